@@ -239,13 +239,14 @@ async function runSuite(
   let note = "";
   const ran = counts.passed + counts.failed;
   if (late) note = `stopped after ${options.limitMin} minutes`;
+  else if (status.signal) note = `ended with ${status.signal}`;
   else if (ran === 0 && filter === undefined) note = "ran no test";
   else if (
     !status.success && counts.failed === 0 &&
     // Bun takes it for a failure when the filter leaves nothing
     !(runtime === "bun" && filter !== undefined && ran === 0)
   ) {
-    note = `ended with ${status.signal ?? `exit code ${status.code}`}`;
+    note = `ended with exit code ${status.code}`;
   }
   if (note !== "") counts = { ...counts, failed: counts.failed + 1 };
   return outcome(counts, note, false, adapter);
@@ -307,7 +308,14 @@ async function main(): Promise<number> {
   const only = values.only ?? all.map((suite) => suite.only);
   const unknown = only.filter((name) => !all.some((s) => s.only === name));
   if (unknown.length > 0 || !(limitMin > 0)) {
-    console.error(HELP);
+    console.error(
+      unknown.length > 0
+        ? `Cannot run ${unknown.join(", ")}: there is no such configuration`
+        : `Cannot stop after ${
+          values["limit-min"]
+        } minutes: it must be above 0`,
+    );
+    console.error(`\n${HELP}`);
     return 2;
   }
   const suites = all.filter((suite) => only.includes(suite.only));
