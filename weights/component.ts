@@ -1,0 +1,294 @@
+// component: the files of one network in a diffusers folder -> named tensors.
+//
+//   <base>.safetensors                   one file,
+//   <base>.safetensors.index.json        or an index of shards,
+//   <base>.fp16.safetensors              or one of these two as fp16
+//   <base>.safetensors.index.fp16.json
+//
+// Names in the files are given as they are: renaming old ones is the network's job.
+import { readdir } from "node:fs/promises";
+import type { ReadOptions } from "./byte_source.ts";
+import { MissingFileError, quote, WeightsError } from "./errors.ts";
+import { readJsonObject, unlessMissing } from "./json_file.ts";
+import { displayName, joinLocation, localPath } from "./location.ts";
+import { Safetensors, type TensorInfo } from "./safetensors.ts";
+import { openSource } from "./source.ts";
+import { isJsonObject, type JsonObject } from "./strict_json.ts";
+
+/** The parts of a pipeline that have weights. */
+export type ComponentName = "unet" | "vae" | "text_encoder";
+
+/** Options of {@linkcode DiffusersFolder.component}. */
+export interface ComponentOptions extends ReadOptions {
+  /** Read only the files of this variant. Left out: the plain files, else fp16. */
+  readonly variant?: "fp16" | undefined;
+}
+
+/** `base` names the safetensors files, `pickle` the ones that are not read. */
+export const COMPONENTS = {
+  unet: {
+    className: "UNet2DConditionModel",
+    base: "diffusion_pytorch_model",
+    pickle: "diffusion_pytorch_model",
+  },
+  vae: {
+    className: "AutoencoderKL",
+    base: "diffusion_pytorch_model",
+    pickle: "diffusion_pytorch_model",
+  },
+  text_encoder: {
+    className: "CLIPTextModel",
+    base: "model",
+    pickle: "pytorch_model",
+  },
+} as const;
+
+const WHY_NO_PICKLE =
+  "pickle files are not read because loading one runs code from it; convert it to safetensors";
+
+/** The config and the tensors of one network. Made by {@linkcode DiffusersFolder.component}. */
+export class Component implements AsyncDisposable {
+  /** `<folder>/<component>`, for messages. */
+  readonly name: string;
+  /** The content of `config.json`; it has no prototype. */
+  readonly config: JsonObject;
+  /** Every tensor of every shard. `offset` counts in the tensor's own file. */
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  readonly #files: readonly Safetensors[];
+  readonly #fileOf = new Map<string, Safetensors>();
+
+  /**
+   * Use {@linkcode DiffusersFolder.component}.
+   *
+   * @param name For messages.
+   * @param config The content of `config.json`.
+   * @param files The open weight files, no tensor in two of them.
+   */
+  constructor(name: string, config: JsonObject, files: readonly Safetensors[]) {
+    this.name = name;
+    this.config = config;
+    this.#files = files;
+    const tensors = new Map<string, TensorInfo>();
+    for (const file of files) {
+      for (const [key, info] of file.tensors) {
+        tensors.set(key, info);
+        this.#fileOf.set(key, file);
+      }
+    }
+    this.tensors = tensors;
+  }
+
+  /**
+   * Reads one tensor as float32.
+   *
+   * @param tensor A key of `tensors`.
+   * @returns The values in row-major order, `[product(shape)]`.
+   * @throws {WeightsError} If there is no such tensor, or it is not F32, F16 or BF16.
+   */
+  async read(
+    tensor: string,
+    options: ReadOptions = {},
+  ): Promise<Float32Array<ArrayBuffer>> {
+    return await this.#file(tensor).readFloat32(tensor, options);
+  }
+
+  /**
+   * Reads one tensor as it lies in its file.
+   *
+   * @param tensor A key of `tensors`.
+   * @returns Its little-endian bytes, `[sizeBytes]`.
+   * @throws {WeightsError} If there is no such tensor.
+   */
+  async readBytes(
+    tensor: string,
+    options: ReadOptions = {},
+  ): Promise<Uint8Array<ArrayBuffer>> {
+    return await this.#file(tensor).readBytes(tensor, options);
+  }
+
+  /** Closes the weight files; calling it twice does no harm. */
+  async close(): Promise<void> {
+    await closeAll(this.#files);
+  }
+
+  /** The same as {@linkcode Component.close}. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #file(tensor: string): Safetensors {
+    const file = this.#fileOf.get(tensor);
+    if (file === undefined) {
+      throw new WeightsError(
+        `Cannot read tensor ${
+          quote(tensor)
+        }: it must be in ${this.name}: current weights have ${this.tensors.size} others`,
+      );
+    }
+    return file;
+  }
+}
+
+/**
+ * Opens the weight files of a component: the names diffusers writes, in order of precision.
+ *
+ * @param location Path or URL of the diffusers folder.
+ * @param name Which component.
+ * @returns The open files. The caller closes them.
+ * @throws {MissingFileError} If there is none.
+ * @throws {WeightsError} If one is damaged, or an index does not fit its shards.
+ */
+export async function openWeights(
+  location: string | URL,
+  name: ComponentName,
+  options: ComponentOptions,
+): Promise<readonly Safetensors[]> {
+  const { base } = COMPONENTS[name];
+  const plain = [`${base}.safetensors`, `${base}.safetensors.index.json`];
+  const half = [
+    `${base}.fp16.safetensors`,
+    `${base}.safetensors.index.fp16.json`,
+  ];
+  const candidates = options.variant === "fp16" ? half : [...plain, ...half];
+  for (const file of candidates) {
+    const opened = file.endsWith(".json")
+      ? await openShards(location, name, file, options)
+      : await unlessMissing(openTensors(location, `${name}/${file}`, options));
+    if (opened !== undefined) return Array.isArray(opened) ? opened : [opened];
+  }
+  throw new MissingFileError(
+    `Cannot open ${name} of ${displayName(location)}: it must have one of ${
+      candidates.join(", ")
+    }: current folder has none${await describeWeights(location, name)}`,
+  );
+}
+
+async function openTensors(
+  location: string | URL,
+  relativePath: string,
+  options: ReadOptions,
+): Promise<Safetensors> {
+  const { signal } = options;
+  const source = await openSource(joinLocation(location, relativePath), {
+    signal,
+  });
+  return await Safetensors.open(source, { signal });
+}
+
+/** Opens the shards of an index and checks that index and shards list the same tensors. */
+async function openShards(
+  location: string | URL,
+  name: ComponentName,
+  indexFile: string,
+  options: ReadOptions,
+): Promise<Safetensors[] | undefined> {
+  const index = await unlessMissing(
+    readJsonObject(location, `${name}/${indexFile}`, options),
+  );
+  if (index === undefined) return undefined;
+  const fail = (rule: string, current: string, cause?: unknown): WeightsError =>
+    new WeightsError(
+      `Cannot read ${name}/${indexFile} of ${
+        displayName(location)
+      }: ${rule}: current ${current}`,
+      { cause },
+    );
+  const shards = new Map<string, Set<string>>(); // file -> the tensors it must have
+  const weightMap = index["weight_map"];
+  if (!isJsonObject(weightMap) || Object.keys(weightMap).length === 0) {
+    throw fail("weight_map must be an object with entries", quote(weightMap));
+  }
+  for (const [tensor, file] of Object.entries(weightMap)) {
+    if (typeof file !== "string" || !isPlainName(file)) {
+      throw fail(
+        `the file of tensor ${
+          quote(tensor)
+        } must be a plain name ending in .safetensors`,
+        quote(file),
+      );
+    }
+    const listed = shards.get(file) ?? new Set();
+    shards.set(file, listed.add(tensor));
+  }
+  const files: Safetensors[] = [];
+  try {
+    for (const [shard, listed] of shards) {
+      let file: Safetensors;
+      try {
+        file = await openTensors(location, `${name}/${shard}`, options);
+      } catch (cause) {
+        if (!(cause instanceof MissingFileError)) throw cause;
+        throw fail("every shard must exist", `${quote(shard)} does not`, cause);
+      }
+      files.push(file);
+      for (const tensor of listed) {
+        if (!file.tensors.has(tensor)) {
+          throw fail(
+            `tensor ${quote(tensor)} must be in ${quote(shard)}`,
+            "shard does not have it",
+          );
+        }
+      }
+      for (const tensor of file.tensors.keys()) {
+        if (!listed.has(tensor)) {
+          throw fail(
+            `tensor ${quote(tensor)} of ${
+              quote(shard)
+            } must be listed for that shard`,
+            `entry is ${quote(weightMap[tensor])}`,
+          );
+        }
+      }
+    }
+    return files;
+  } catch (error) {
+    await closeAll(files);
+    throw error;
+  }
+}
+
+/**
+ * What else lies where weights were looked for.
+ *
+ * @param location Path or URL of the diffusers folder.
+ * @param name A component to look into, else the folder itself.
+ * @returns The end of an error message, or nothing.
+ */
+export async function describeWeights(
+  location: string | URL,
+  name?: ComponentName,
+): Promise<string> {
+  const folder = name === undefined ? location : joinLocation(location, name);
+  const found: string[] = [];
+  const path = localPath(folder);
+  if (path !== undefined) {
+    const names = await readdir(path).catch(() => []);
+    found.push(
+      ...names.filter((file) => /\.(bin|ckpt|pt|pth|safetensors)$/.test(file))
+        .toSorted(),
+    );
+  } else if (name !== undefined) { // a server gives no list: ask for the usual names
+    const { pickle } = COMPONENTS[name];
+    for (const file of [`${pickle}.bin`, `${pickle}.fp16.bin`]) {
+      try {
+        await using _ = await openSource(joinLocation(folder, file));
+        found.push(file);
+      } catch (error) {
+        if (!(error instanceof WeightsError)) throw error;
+      }
+    }
+  }
+  if (found.length === 0) return "";
+  const files = `, only ${found.slice(0, 5).join(", ")}`;
+  return found.every((file) => !file.endsWith(".safetensors"))
+    ? `${files}; ${WHY_NO_PICKLE}`
+    : files;
+}
+
+async function closeAll(files: readonly Safetensors[]): Promise<void> {
+  await Promise.all(files.map((file) => file.close()));
+}
+
+function isPlainName(file: string): boolean {
+  return /^[^/\\:\p{Cc}]+\.safetensors$/u.test(file) && !file.includes("..");
+}
