@@ -1,0 +1,33 @@
+/** Activations and their vjps. */
+import wgsl from "./activation.wgsl" with { type: "text" };
+import { ACTIVATIONS, activationRef } from "./activation_ref.ts";
+import { elementGroups, type Kernel, type Tensor } from "./backend.ts";
+import { record } from "./tape.ts";
+
+const KERNEL: Kernel = { name: "activation", wgsl, bindings: "rrw", params: ["count"], ref: activationRef };
+
+/** Which activation: `gelu` is the exact erf form, `quick_gelu` is `x sigmoid(1.702 x)`. */
+export type Activation = typeof ACTIVATIONS[number];
+
+/**
+ * `f(x)`, element by element.
+ *
+ * @param x Any shape.
+ * @returns Shape of `x`. Differentiable; saves `x`.
+ */
+export function activation(x: Tensor, kind: Activation): Tensor {
+  const out = run(x, x, kind, false);
+  record([out], [x], [x], ([g]) => [run(x, g!, kind, true)]);
+  return out;
+}
+
+function run(x: Tensor, g: Tensor, kind: Activation, grad: boolean): Tensor {
+  const out = x.backend.alloc(x.shape);
+  x.backend.dispatch(KERNEL, {
+    bind: [x, g, out],
+    params: { count: x.size },
+    constants: { KIND: ACTIVATIONS.indexOf(kind), GRAD: Number(grad) },
+    groups: elementGroups(x.size),
+  });
+  return out;
+}

@@ -1,0 +1,220 @@
+/**
+ * Attention in chunks of queries, so that no N x N matrix is ever held: scores of one chunk by a
+ * matrix product, softmax over the keys, values by a matrix product; the way back computes each
+ * chunk's probabilities again.
+ *
+ * Probes: for chosen keys (text tokens) the log-probabilities come out as a second, differentiable
+ * result. Their gradient is `h = dE/d log a = a dE/da`, which is bounded, and the softmax Jacobian
+ * over the keys becomes `dS_uj = h_uj [j probed] - p_uj sum_i h_ui`.
+ */
+import deltaWgsl from "./attention_delta.wgsl" with { type: "text" };
+import probeWgsl from "./attention_probe.wgsl" with { type: "text" };
+import softmaxWgsl from "./softmax_columns.wgsl" with { type: "text" };
+import gradWgsl from "./softmax_grad.wgsl" with { type: "text" };
+import { attentionDeltaRef, attentionProbeRef, softmaxColumnsRef, softmaxGradRef } from "./attention_ref.ts";
+import { channelMajor, elementGroups, expectShape, type Kernel, type Tensor } from "./backend.ts";
+import { gemm } from "./gemm.ts";
+import { record } from "./tape.ts";
+
+const SOFTMAX: Kernel = {
+  name: "softmax_columns",
+  wgsl: softmaxWgsl,
+  bindings: "ww",
+  params: ["count", "keys", "columns", "queries", "first"],
+  ref: softmaxColumnsRef,
+};
+const PROBE: Kernel = {
+  name: "attention_probe",
+  wgsl: probeWgsl,
+  bindings: "rrrrw",
+  params: ["count", "tokens", "queries", "keys", "width", "scale:f"],
+  ref: attentionProbeRef,
+};
+const DELTA: Kernel = {
+  name: "attention_delta",
+  wgsl: deltaWgsl,
+  bindings: "rrrw",
+  params: ["count", "queries", "width", "tokens"],
+  ref: attentionDeltaRef,
+};
+const GRAD: Kernel = {
+  name: "softmax_grad",
+  wgsl: gradWgsl,
+  bindings: "wrrrr",
+  params: ["count", "keys", "columns", "queries", "first", "tokens"],
+  ref: softmaxGradRef,
+};
+
+/** Scores of one chunk stay below this. */
+const CHUNK_BYTES = 32 * 2 ** 20;
+
+/** Options of `attention`. */
+export interface AttentionOptions {
+  /** Number of heads; head h owns channels `h width` to `(h + 1) width`. */
+  readonly heads: number;
+  /** A query sees only keys up to its own position. Default false. */
+  readonly causal?: boolean;
+  /** Keys whose log-probabilities are wanted. */
+  readonly probe?: readonly number[] | undefined;
+  /** Most bytes of scores held at once, to test the chunking. */
+  readonly chunkBytes?: number;
+}
+
+/** What `attention` gives. */
+export interface Attended {
+  /** `[batch, heads width, ...space of q]`. */
+  readonly out: Tensor;
+  /** Natural logarithms of the probed probabilities, `[batch, heads, probed keys, queries]`. */
+  readonly logProbs: Tensor | undefined;
+}
+
+/**
+ * `softmax(q^T k / sqrt(width)) v` per head, over the keys.
+ *
+ * @param q `[batch, heads width, ...space]`, queries are the cells of the space.
+ * @param k `[batch, heads width, ...keys]`.
+ * @param v Like `k`.
+ * @returns New tensors. Differentiable in q, k and v from both; saves q, k, v, the result and two
+ *   numbers per query.
+ * @see Vaswani et al. 2017, arXiv:1706.03762; chunking as in Rabe and Staats 2021, arXiv:2112.05682.
+ */
+export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Attended {
+  const [batch, channels, queries] = channelMajor(q, "attention");
+  const [, , keys] = channelMajor(k, "attention");
+  const { heads, causal = false, probe, chunkBytes = CHUNK_BYTES } = options;
+  expectShape(k, [batch, channels, ...k.shape.slice(2)], "attention keys");
+  expectShape(v, k.shape, "attention values");
+  if (channels % heads) {
+    throw new RangeError(`Cannot run attention: ${heads} heads must divide the channels: current shape is [${q.shape}]`);
+  }
+  for (const token of probe ?? []) {
+    if (!(Number.isInteger(token) && token >= 0 && token < keys)) {
+      throw new RangeError(`Cannot probe attention: key must be below ${keys}: current ${token}`);
+    }
+  }
+  const backend = q.backend;
+  const width = channels / heads;
+  const z = batch * heads;
+  const scale = 1 / Math.sqrt(width);
+  // A multiple of 4, so that the matrix products may use vec4.
+  const chunk = Math.min(queries, Math.max(4, Math.floor(chunkBytes / (4 * z * keys) / 4) * 4));
+  const perHead = { stride: queries, batchStride: width * queries };
+  const perKey = { stride: keys, batchStride: width * keys };
+  const chunks: [first: number, columns: number][] = [];
+  for (let first = 0; first < queries; first += chunk) chunks.push([first, Math.min(chunk, queries - first)]);
+
+  /** Scores of one chunk, keys by queries, and then their softmax. */
+  const probabilities = (first: number, columns: number, stats: Tensor, again: boolean): Tensor => {
+    const s = backend.alloc([z, keys, columns]);
+    gemm(
+      [keys, columns, width],
+      { tensor: k, ...perKey },
+      { tensor: q, ...perHead, offset: first },
+      { tensor: s, stride: columns, batchStride: keys * columns },
+      { batch: z, a: "column", alpha: scale },
+    );
+    backend.dispatch(SOFTMAX, {
+      bind: [s, stats],
+      params: { count: z * columns, keys, columns, queries, first },
+      constants: { CAUSAL: Number(causal), AGAIN: Number(again) },
+      groups: elementGroups(z * columns),
+    });
+    return s;
+  };
+
+  using stats = backend.alloc([z, 2, queries]);
+  const out = backend.alloc(q.shape);
+  for (const [first, columns] of chunks) {
+    using s = probabilities(first, columns, stats, false);
+    gemm(
+      [width, columns, keys],
+      { tensor: v, ...perKey },
+      { tensor: s, stride: columns, batchStride: keys * columns },
+      { tensor: out, ...perHead, offset: first },
+      { batch: z },
+    );
+  }
+  const tokens = probe?.length ?? 0;
+  // Even a caller without probes needs something to bind.
+  using probed = backend.upload(Float32Array.from(tokens ? probe! : [0]), [Math.max(1, tokens)]);
+  let logProbs: Tensor | undefined;
+  if (tokens) {
+    logProbs = backend.alloc([batch, heads, tokens, queries]);
+    backend.dispatch(PROBE, {
+      bind: [q, k, stats, probed, logProbs],
+      params: { count: logProbs.size, tokens, queries, keys, width, scale },
+      groups: elementGroups(logProbs.size),
+    });
+  }
+
+  const back = (go: Tensor | undefined, h: Tensor | undefined, needs: readonly boolean[]): (Tensor | undefined)[] => {
+    const flags = { OUTPUT: Number(!!go), PROBE: Number(!!h) };
+    using delta = backend.alloc([z, queries]);
+    backend.dispatch(DELTA, {
+      bind: [go ?? out, out, h ?? out, delta],
+      params: { count: delta.size, queries, width, tokens },
+      constants: flags,
+      groups: elementGroups(delta.size),
+    });
+    const [dq, dk, dv] = [q, k, v].map((x, i) => needs[i] ? backend.alloc(x.shape) : undefined);
+    chunks.forEach(([first, columns], index) => {
+      using s = probabilities(first, columns, stats, true);
+      const inChunk = { tensor: s, stride: columns, batchStride: keys * columns };
+      if (dv && go) {
+        gemm(
+          [width, keys, columns],
+          { tensor: go, ...perHead, offset: first },
+          inChunk,
+          { tensor: dv, ...perKey },
+          { batch: z, b: "column", accumulate: index > 0 },
+        );
+      }
+      using dp = go ? backend.alloc(s.shape) : s.retain();
+      if (go) {
+        gemm(
+          [keys, columns, width],
+          { tensor: v, ...perKey },
+          { tensor: go, ...perHead, offset: first },
+          { ...inChunk, tensor: dp },
+          { batch: z, a: "column" },
+        );
+      }
+      backend.dispatch(GRAD, {
+        bind: [s, go ? dp : delta, delta, h ?? delta, probed],
+        params: { count: s.size, keys, columns, queries, first, tokens },
+        constants: flags,
+        groups: elementGroups(s.size),
+      });
+      if (dq) {
+        gemm(
+          [width, columns, keys],
+          { tensor: k, ...perKey },
+          inChunk,
+          { tensor: dq, ...perHead, offset: first },
+          { batch: z, alpha: scale },
+        );
+      }
+      if (dk) {
+        gemm(
+          [width, keys, columns],
+          { tensor: q, ...perHead, offset: first },
+          inChunk,
+          { tensor: dk, ...perKey },
+          { batch: z, b: "column", alpha: scale, accumulate: index > 0 },
+        );
+      }
+    });
+    if (dv && !go) {
+      dv.dispose();
+      return [dq, dk, undefined];
+    }
+    return [dq, dk, dv];
+  };
+  record(
+    logProbs ? [out, logProbs] : [out],
+    [q, k, v],
+    [q, k, v, out, stats, probed],
+    ([go, h], needs) => back(go, h, needs),
+  );
+  return { out, logProbs };
+}

@@ -1,0 +1,226 @@
+/**
+ * What a kernel is, what a tensor is, and the one interface that both backends implement.
+ *
+ * A network never asks which backend it runs on: it calls the typed wrappers of this folder, they
+ * check shapes and record a dispatch. `webgpu.ts` runs the kernel's WGSL, `cpu.ts` its float64
+ * reference.
+ */
+import type { Tape } from "./tape.ts";
+
+/** Numbers read from or written to a backend: float32 from a device, float64 from the references. */
+export type Floats = Float32Array | Float64Array;
+
+/** The scalars a kernel takes besides its bindings, by name. */
+export type Params = Readonly<Record<string, number>>;
+
+/**
+ * One operation: WGSL for devices and the float64 reference that defines it.
+ *
+ * The WGSL binds the tensors of `bindings` in order (`r` read-only, `w` read and write), then one
+ * uniform struct with the fields of `params` in order.
+ */
+export interface Kernel {
+  /** Unique; labels the pipeline. */
+  readonly name: string;
+  /** WGSL source with one entry point `main`. */
+  readonly wgsl: string;
+  /** One letter per storage binding: `r` or `w`. */
+  readonly bindings: string;
+  /** Field names of the uniform struct; a name that ends in `:f` is f32, others are u32. */
+  readonly params: readonly string[];
+  /** The definition: plain loops over float64, writing the `w` bindings. */
+  readonly ref: (
+    bind: readonly Float64Array[],
+    params: Params,
+    constants: Params,
+  ) => void;
+}
+
+/** What one dispatch needs. */
+export interface Dispatch {
+  /** Tensors in the kernel's binding order. */
+  readonly bind: readonly Tensor[];
+  /** Values of the kernel's params. */
+  readonly params: Params;
+  /** Values of WGSL `override` constants. */
+  readonly constants?: Params;
+  /** Workgroups in x, y, z. */
+  readonly groups: readonly [number, number, number];
+}
+
+/** Bytes that a backend holds. Weights and activations together. */
+export interface MemoryUse {
+  /** Bytes of tensors alive now. */
+  readonly liveBytes: number;
+  /** The most `liveBytes` has been since the last `resetPeak()`. */
+  readonly peakBytes: number;
+  /** Bytes taken from the device, free pooled buffers included. */
+  readonly reservedBytes: number;
+}
+
+/** A place where tensors live and kernels run. */
+export interface Backend extends Disposable {
+  /** `webgpu` runs WGSL, `cpu` runs the references. */
+  readonly kind: "webgpu" | "cpu";
+  /** Adapter and runtime, for people. */
+  readonly description: string;
+  /** The tape that records now, if any. Ops consult it. */
+  tape: Tape | undefined;
+  /** Bytes held. */
+  readonly memory: MemoryUse;
+  /** Starts a new peak measurement. */
+  resetPeak(): void;
+  /** A tensor with undefined content. */
+  alloc(shape: readonly number[]): Tensor;
+  /** A tensor with the given content. */
+  upload(data: Floats | readonly number[], shape: readonly number[]): Tensor;
+  /** Overwrites a whole tensor. */
+  write(tensor: Tensor, data: Floats): void;
+  /** Records one kernel run. */
+  dispatch(kernel: Kernel, what: Dispatch): void;
+  /** Submits what has been recorded. Never waits. */
+  flush(): void;
+  /** Waits for the device and copies tensors out, all in one wait. */
+  read(
+    tensors: readonly Tensor[],
+    options?: { signal?: AbortSignal | undefined },
+  ): Promise<Floats[]>;
+  /** Gives pooled but unused memory back. */
+  trim(): void;
+  /** Called by `Tensor.dispose`. */
+  release(storage: unknown, bytes: number): void;
+}
+
+/**
+ * A dense row-major array on a backend. Activations are channel-major: `[batch, channels, ...space]`,
+ * tokens being the space of a sequence.
+ *
+ * Reference counted: `retain` and `dispose` pair up, and the storage goes back to the pool with the
+ * last `dispose`.
+ */
+export class Tensor implements Disposable {
+  /** Where it lives. */
+  readonly backend: Backend;
+  /** Sizes, outermost first. */
+  readonly shape: readonly number[];
+  /** The backend's own handle: a GPUBuffer or a Float64Array. */
+  readonly storage: unknown;
+  /** Bytes the backend counts for it. */
+  readonly bytes: number;
+  #references = 1;
+
+  /** Backends make tensors; others call `alloc` or `upload`. */
+  constructor(
+    backend: Backend,
+    shape: readonly number[],
+    storage: unknown,
+    bytes: number,
+  ) {
+    this.backend = backend;
+    this.shape = shape;
+    this.storage = storage;
+    this.bytes = bytes;
+  }
+
+  /** Number of elements. */
+  get size(): number {
+    return sizeOf(this.shape);
+  }
+
+  /** Whether the storage has gone back to the pool. */
+  get disposed(): boolean {
+    return this.#references === 0;
+  }
+
+  /** One more owner. */
+  retain(): this {
+    if (this.#references === 0) {
+      throw new RangeError(
+        `Cannot retain tensor [${this.shape}]: it must be alive: current state is disposed`,
+      );
+    }
+    this.#references++;
+    return this;
+  }
+
+  /** One owner less. */
+  dispose(): void {
+    if (this.#references === 0) {
+      throw new RangeError(
+        `Cannot dispose tensor [${this.shape}]: it must be alive: current state is disposed`,
+      );
+    }
+    if (--this.#references === 0) {
+      this.backend.release(this.storage, this.bytes);
+    }
+  }
+
+  /** For `using`. */
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/** Product of the sizes. */
+export function sizeOf(shape: readonly number[]): number {
+  let n = 1;
+  for (const s of shape) n *= s;
+  return n;
+}
+
+/** Splits `[batch, channels, ...space]` into batch, channels and number of cells. */
+export function channelMajor(
+  x: Tensor,
+  what: string,
+): [batch: number, channels: number, cells: number] {
+  const [batch, channels, ...space] = x.shape;
+  if (
+    batch === undefined || channels === undefined || space.length === 0 ||
+    x.size === 0
+  ) {
+    throw new RangeError(
+      `Cannot run ${what}: x must be [batch, channels, ...space] and not empty: current shape is [${x.shape}]`,
+    );
+  }
+  return [batch, channels, sizeOf(space)];
+}
+
+/** Throws unless a tensor has the wanted shape. */
+export function expectShape(
+  x: Tensor,
+  shape: readonly number[],
+  what: string,
+): void {
+  if (
+    x.shape.length !== shape.length || x.shape.some((s, i) => s !== shape[i])
+  ) {
+    throw new RangeError(
+      `Cannot run ${what}: shape must be [${shape}]: current shape is [${x.shape}]`,
+    );
+  }
+}
+
+/** Throws unless a tensor has the wanted number of elements. */
+export function expectSize(x: Tensor, size: number, what: string): void {
+  if (x.size !== size) {
+    throw new RangeError(
+      `Cannot run ${what}: tensor must hold ${size} numbers: current shape is [${x.shape}]`,
+    );
+  }
+}
+
+/** Threads per workgroup of the one-thread-per-element kernels. */
+export const WORKGROUP = 64;
+
+/** Workgroups for `count` threads in lines of `WORKGROUP`, folded into y past 65,535. */
+export function elementGroups(
+  count: number,
+): readonly [number, number, number] {
+  return foldGroups(Math.ceil(count / WORKGROUP));
+}
+
+/** Folds a count of workgroups into x and y: one axis stops at 65,535. */
+export function foldGroups(count: number): readonly [number, number, number] {
+  const y = Math.ceil(count / 65_535);
+  return [Math.ceil(count / y), y, 1];
+}

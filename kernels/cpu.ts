@@ -1,0 +1,113 @@
+/** The `cpu` backend: every kernel's float64 reference, run at once. The oracle of the tests. */
+import {
+  type Backend,
+  type Dispatch,
+  type Floats,
+  type Kernel,
+  type MemoryUse,
+  sizeOf,
+  Tensor,
+} from "./backend.ts";
+import type { Tape } from "./tape.ts";
+
+/** Runs the references in float64. Slow, exact, and there on every machine. */
+export class Cpu implements Backend {
+  /** See `Backend`. */
+  readonly kind = "cpu";
+  /** See `Backend`. */
+  readonly description = "cpu (float64 references)";
+  /** See `Backend`. */
+  tape: Tape | undefined = undefined;
+  #live = 0;
+  #peak = 0;
+  readonly #free = new Map<number, Float64Array[]>();
+
+  /** See `Backend`. */
+  get memory(): MemoryUse {
+    return {
+      liveBytes: this.#live,
+      peakBytes: this.#peak,
+      reservedBytes: this.#live,
+    };
+  }
+
+  /** See `Backend`. */
+  resetPeak(): void {
+    this.#peak = this.#live;
+  }
+
+  /** See `Backend`. */
+  alloc(shape: readonly number[]): Tensor {
+    const size = sizeOf(shape);
+    const storage = this.#free.get(size)?.pop() ?? new Float64Array(size);
+    this.#live += storage.byteLength;
+    this.#peak = Math.max(this.#peak, this.#live);
+    return new Tensor(this, [...shape], storage, storage.byteLength);
+  }
+
+  /** See `Backend`. */
+  upload(data: Floats | readonly number[], shape: readonly number[]): Tensor {
+    if (data.length !== sizeOf(shape)) {
+      throw new RangeError(
+        `Cannot upload [${shape}]: data must hold ${
+          sizeOf(shape)
+        } numbers: current ${data.length}`,
+      );
+    }
+    const x = this.alloc(shape);
+    (x.storage as Float64Array).set(data);
+    return x;
+  }
+
+  /** See `Backend`. */
+  write(tensor: Tensor, data: Floats): void {
+    if (data.length !== tensor.size) {
+      throw new RangeError(
+        `Cannot write [${tensor.shape}]: data must hold ${tensor.size} numbers: current ${data.length}`,
+      );
+    }
+    (tensor.storage as Float64Array).set(data);
+  }
+
+  /** See `Backend`. */
+  dispatch(kernel: Kernel, { bind, params, constants = {} }: Dispatch): void {
+    kernel.ref(bind.map((x) => x.storage as Float64Array), params, constants);
+  }
+
+  /** See `Backend`. */
+  flush(): void {}
+
+  /** See `Backend`. */
+  read(
+    tensors: readonly Tensor[],
+    options: { signal?: AbortSignal | undefined } = {},
+  ): Promise<Floats[]> {
+    options.signal?.throwIfAborted();
+    // A turn of the event loop, so that Ctrl+C and timers are heard between passes.
+    return new Promise((resolve) =>
+      setTimeout(
+        () => resolve(tensors.map((x) => (x.storage as Float64Array).slice())),
+        0,
+      )
+    );
+  }
+
+  /** See `Backend`. */
+  trim(): void {
+    this.#free.clear();
+  }
+
+  /** See `Backend`. */
+  release(storage: unknown, bytes: number): void {
+    this.#live -= bytes;
+    const array = storage as Float64Array;
+    const list = this.#free.get(array.length) ?? [];
+    if (list.length < 8) list.push(array);
+    this.#free.set(array.length, list);
+  }
+
+  /** See `Backend`. */
+  [Symbol.dispose](): void {
+    this.#free.clear();
+  }
+}

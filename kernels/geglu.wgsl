@@ -1,0 +1,44 @@
+// geglu: x is [batch, 2 inner, cells]; the first half of the channels is the value v, the second the gate u.
+//   out[b,i,n] = v gelu(u); with GRAD out is dx: dv = g gelu(u), du = g v gelu'(u)
+override WG: u32 = 64u;
+override GRAD: bool = false;
+struct Params { count: u32, plane: u32 } // batch * inner * cells, inner * cells
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> g: array<f32>;
+@group(0) @binding(2) var<storage, read_write> out: array<f32>;
+@group(0) @binding(3) var<uniform> p: Params;
+
+// As in activation.wgsl.
+fn erf(v: f32) -> f32 {
+  let c = clamp(v, -4.0, 4.0);
+  let s = c * c;
+  var a = -2.72614225801306e-10;
+  a = a * s + 2.77068142495902e-08;
+  a = a * s - 2.10102402082508e-06;
+  a = a * s - 5.69250639462346e-05;
+  a = a * s - 7.34990630326855e-04;
+  a = a * s - 2.95459980854025e-03;
+  a = a * s - 1.60960333262415e-02;
+  var b = -1.45660718464996e-05;
+  b = b * s - 2.13374055278905e-04;
+  b = b * s - 1.68282697438203e-03;
+  b = b * s - 7.37332916720468e-03;
+  b = b * s - 1.42647390514189e-02;
+  return c * a / b;
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
+  let i = id.y * grid.x * WG + id.x;
+  if (i >= p.count) { return; }
+  let at = i + i / p.plane * p.plane;
+  let v = x[at];
+  let u = x[at + p.plane];
+  let phi = 0.5 * (1.0 + erf(u * 0.7071067811865476));
+  if (GRAD) {
+    out[at] = g[i] * u * phi;
+    out[at + p.plane] = g[i] * v * (phi + u * 0.3989422804014327 * exp(-0.5 * min(u * u, 160.0)));
+  } else {
+    out[i] = v * u * phi;
+  }
+}

@@ -1,0 +1,41 @@
+// softmax_columns: in place, over the keys j of scores s[z, j, n]; one thread per (z, query n).
+//   stats[z, 0, first + n] = max_j s, stats[z, 1, first + n] = 1 / sum_j exp(s - max)
+//   CAUSAL: only keys j <= first + n count; the others get 0
+//   AGAIN: s becomes exp(s - max) / sum from given stats, for the way back
+override WG: u32 = 64u;
+override CAUSAL: bool = false;
+override AGAIN: bool = false;
+struct Params { count: u32, keys: u32, columns: u32, queries: u32, first: u32 }
+@group(0) @binding(0) var<storage, read_write> s: array<f32>; // [z, keys, columns]
+@group(0) @binding(1) var<storage, read_write> stats: array<f32>; // [z, 2, queries]
+@group(0) @binding(2) var<uniform> p: Params;
+
+@compute @workgroup_size(WG)
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
+  let i = id.y * grid.x * WG + id.x;
+  if (i >= p.count) { return; }
+  let z = i / p.columns;
+  let n = i % p.columns;
+  let start = z * p.keys * p.columns + n;
+  let at = z * 2u * p.queries + p.first + n;
+  var last = p.keys;
+  if (CAUSAL) { last = min(last, p.first + n + 1u); }
+  var high = -3.4e38;
+  var inverse = 0.0;
+  if (AGAIN) {
+    high = stats[at];
+    inverse = stats[at + p.queries];
+  } else {
+    for (var j = 0u; j < last; j++) { high = max(high, s[start + j * p.columns]); }
+    var sum = 0.0;
+    for (var j = 0u; j < last; j++) { sum += exp(s[start + j * p.columns] - high); }
+    inverse = 1.0 / sum;
+    stats[at] = high;
+    stats[at + p.queries] = inverse;
+  }
+  for (var j = 0u; j < p.keys; j++) {
+    var value = 0.0;
+    if (j < last) { value = exp(s[start + j * p.columns] - high) * inverse; }
+    s[start + j * p.columns] = value;
+  }
+}

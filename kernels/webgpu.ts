@@ -1,0 +1,381 @@
+/**
+ * The `webgpu` backend: kernels run as WGSL on the device of `adapter.ts`.
+ *
+ * Dispatches go into one open compute pass; `flush` submits it, `read` flushes, waits once and
+ * checks for errors and device loss before it hands out numbers.
+ */
+import {
+  type DeviceChoice,
+  openAdapter,
+  type OpenedAdapter,
+  requestDevice,
+} from "./adapter.ts";
+import {
+  type Backend,
+  type Dispatch,
+  type Floats,
+  type Kernel,
+  type MemoryUse,
+  sizeOf,
+  Tensor,
+} from "./backend.ts";
+import { DeviceLostError, DeviceMemoryError } from "./errors.ts";
+import type { Tape } from "./tape.ts";
+
+const UNIFORM_STEP = 256; // minUniformBufferOffsetAlignment's default
+const UNIFORM_SLOTS = 2048;
+
+/** Runs the WGSL of the kernels. */
+export class WebGpu implements Backend {
+  /** See `Backend`. */
+  readonly kind = "webgpu";
+  /** See `Backend`. */
+  readonly description: string;
+  /** What the adapter said about itself. */
+  readonly adapter: OpenedAdapter;
+  /** See `Backend`. */
+  tape: Tape | undefined = undefined;
+  /** Aborts when the device is lost. */
+  readonly lost: AbortSignal;
+  readonly #device: GPUDevice;
+  readonly #pipelines = new Map<string, GPUComputePipeline>();
+  readonly #layouts = new Map<string, GPUBindGroupLayout>();
+  readonly #free = new Map<number, GPUBuffer[]>();
+  readonly #touched = new Set<GPUBuffer>();
+  readonly #uniforms: GPUBuffer;
+  readonly #uniformBytes = new ArrayBuffer(UNIFORM_STEP * UNIFORM_SLOTS);
+  readonly #uniformView = new DataView(this.#uniformBytes);
+  #slot = 0;
+  #encoder: GPUCommandEncoder | undefined;
+  #pass: GPUComputePassEncoder | undefined;
+  #checks: Promise<void>[] = [];
+  #error: Error | undefined;
+  #live = 0;
+  #peak = 0;
+  #pooled = 0;
+
+  private constructor(adapter: OpenedAdapter, device: GPUDevice) {
+    this.adapter = adapter;
+    this.#device = device;
+    const { description, device: name, vendor } = adapter.info;
+    this.description = `${
+      description || name || vendor
+    } (${adapter.choice}, ${adapter.runtime})`;
+    this.#uniforms = device.createBuffer({
+      label: "params",
+      size: this.#uniformBytes.byteLength,
+      usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
+    });
+    const lost = new AbortController();
+    this.lost = lost.signal;
+    device.lost.then((info) => {
+      lost.abort(
+        new DeviceLostError(
+          `Cannot go on with ${this.description}: the device was lost: ${info.message}`,
+        ),
+      );
+    });
+    device.addEventListener("uncapturederror", (event) => {
+      event.preventDefault();
+      this.#fail((event as GPUUncapturedErrorEvent).error);
+    });
+  }
+
+  /**
+   * Opens a device.
+   *
+   * @param options.device `native` is the runtime's own WebGPU, `dawn` the npm package `webgpu`.
+   * @throws {NoDeviceError} If there is no adapter, or one that cannot run the kernels.
+   */
+  static async open(
+    options: { device?: DeviceChoice | undefined } = {},
+  ): Promise<WebGpu> {
+    const adapter = await openAdapter(
+      options.device ? { device: options.device } : {},
+    );
+    return new WebGpu(adapter, await requestDevice(adapter));
+  }
+
+  /** See `Backend`. */
+  get memory(): MemoryUse {
+    return {
+      liveBytes: this.#live,
+      peakBytes: this.#peak,
+      reservedBytes: this.#live + this.#pooled,
+    };
+  }
+
+  /** See `Backend`. */
+  resetPeak(): void {
+    this.#peak = this.#live;
+  }
+
+  /** See `Backend`. */
+  alloc(shape: readonly number[]): Tensor {
+    const size = Math.max(256, Math.ceil(sizeOf(shape) * 4 / 256) * 256);
+    const limit = Math.min(
+      this.#device.limits.maxStorageBufferBindingSize,
+      this.#device.limits.maxBufferSize,
+    );
+    if (size > limit) {
+      throw new DeviceMemoryError(
+        `Cannot make tensor [${shape}]: one tensor must fit the adapter's binding limit of ${limit} bytes: current size is ${size}`,
+      );
+    }
+    let buffer = this.#free.get(size)?.pop();
+    if (buffer) this.#pooled -= size;
+    else {
+      buffer = this.#device.createBuffer({
+        size,
+        usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC |
+          GPUBufferUsage.COPY_DST,
+      });
+    }
+    this.#live += size;
+    this.#peak = Math.max(this.#peak, this.#live);
+    return new Tensor(this, [...shape], buffer, size);
+  }
+
+  /** See `Backend`. */
+  upload(data: Floats | readonly number[], shape: readonly number[]): Tensor {
+    if (data.length !== sizeOf(shape)) {
+      throw new RangeError(
+        `Cannot upload [${shape}]: data must hold ${
+          sizeOf(shape)
+        } numbers: current ${data.length}`,
+      );
+    }
+    const tensor = this.alloc(shape);
+    this.write(
+      tensor,
+      data instanceof Float32Array ? data : Float32Array.from(data),
+    );
+    return tensor;
+  }
+
+  /** See `Backend`. */
+  write(tensor: Tensor, data: Floats): void {
+    if (data.length !== tensor.size) {
+      throw new RangeError(
+        `Cannot write [${tensor.shape}]: data must hold ${tensor.size} numbers: current ${data.length}`,
+      );
+    }
+    const buffer = tensor.storage as GPUBuffer;
+    // writeBuffer happens before what is recorded but not submitted.
+    if (this.#touched.has(buffer)) this.flush();
+    const bytes = data instanceof Float32Array ? data : new Float32Array(data);
+    this.#device.queue.writeBuffer(
+      buffer,
+      0,
+      bytes as Float32Array<ArrayBuffer>,
+    );
+  }
+
+  /** See `Backend`. */
+  dispatch(
+    kernel: Kernel,
+    { bind, params, constants = {}, groups }: Dispatch,
+  ): void {
+    if (bind.length !== kernel.bindings.length) {
+      throw new RangeError(
+        `Cannot run ${kernel.name}: it binds ${kernel.bindings.length} tensors: current ${bind.length}`,
+      );
+    }
+    const pipeline = this.#pipeline(kernel, constants);
+    if (this.#slot === UNIFORM_SLOTS) this.flush();
+    const offset = UNIFORM_STEP * this.#slot++;
+    kernel.params.forEach((field, i) => {
+      const float = field.endsWith(":f");
+      const value = params[float ? field.slice(0, -2) : field];
+      if (value === undefined) {
+        throw new RangeError(
+          `Cannot run ${kernel.name}: param "${field}" must be given`,
+        );
+      }
+      if (float) this.#uniformView.setFloat32(offset + 4 * i, value, true);
+      else this.#uniformView.setUint32(offset + 4 * i, value, true);
+    });
+    const entries: GPUBindGroupEntry[] = bind.map((x, binding) => {
+      if (x.disposed) {
+        throw new RangeError(
+          `Cannot run ${kernel.name}: binding ${binding} [${x.shape}] must be alive`,
+        );
+      }
+      this.#touched.add(x.storage as GPUBuffer);
+      return { binding, resource: { buffer: x.storage as GPUBuffer } };
+    });
+    entries.push({
+      binding: bind.length,
+      resource: { buffer: this.#uniforms, size: UNIFORM_STEP },
+    });
+    const group = this.#device.createBindGroup({
+      layout: this.#layout(kernel.bindings),
+      entries,
+    });
+    if (!this.#pass) {
+      this.#encoder = this.#device.createCommandEncoder();
+      this.#pass = this.#encoder.beginComputePass();
+    }
+    this.#pass.setPipeline(pipeline);
+    this.#pass.setBindGroup(0, group, [offset]);
+    this.#pass.dispatchWorkgroups(...groups);
+  }
+
+  /** See `Backend`. */
+  flush(): void {
+    if (!this.#encoder || !this.#pass) return;
+    this.#pass.end();
+    this.#device.queue.writeBuffer(
+      this.#uniforms,
+      0,
+      this.#uniformBytes,
+      0,
+      UNIFORM_STEP * this.#slot,
+    );
+    this.#device.queue.submit([this.#encoder.finish()]);
+    this.#encoder = this.#pass = undefined;
+    this.#slot = 0;
+    this.#touched.clear();
+  }
+
+  /** See `Backend`. */
+  async read(
+    tensors: readonly Tensor[],
+    options: { signal?: AbortSignal | undefined } = {},
+  ): Promise<Floats[]> {
+    options.signal?.throwIfAborted();
+    this.flush();
+    const offsets: number[] = [];
+    let total = 0;
+    for (const x of tensors) {
+      offsets.push(total);
+      total += Math.ceil(x.size * 4 / 8) * 8;
+    }
+    const staging = this.#device.createBuffer({
+      size: Math.max(8, total),
+      usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+    });
+    try {
+      const encoder = this.#device.createCommandEncoder();
+      tensors.forEach((x, i) => {
+        if (x.size) {
+          encoder.copyBufferToBuffer(
+            x.storage as GPUBuffer,
+            0,
+            staging,
+            offsets[i]!,
+            x.size * 4,
+          );
+        }
+      });
+      this.#device.queue.submit([encoder.finish()]);
+      await staging.mapAsync(GPUMapMode.READ).catch((cause) => {
+        this.#error ??= new DeviceLostError(
+          `Cannot read from ${this.description}: mapping failed: ${cause}`,
+          { cause },
+        );
+      });
+      // Pending scopes first: they say why, a lost device only that.
+      await Promise.all(this.#checks.splice(0));
+      if (this.#error) throw this.#error;
+      this.lost.throwIfAborted();
+      options.signal?.throwIfAborted();
+      const bytes = staging.getMappedRange().slice(0);
+      return tensors.map((x, i) =>
+        new Float32Array(bytes, offsets[i]!, x.size)
+      );
+    } finally {
+      staging.destroy();
+    }
+  }
+
+  /** See `Backend`. */
+  trim(): void {
+    this.flush();
+    for (const list of this.#free.values()) {
+      for (const buffer of list) buffer.destroy();
+    }
+    this.#free.clear();
+    this.#pooled = 0;
+  }
+
+  /** See `Backend`. */
+  release(storage: unknown, bytes: number): void {
+    this.#live -= bytes;
+    this.#pooled += bytes;
+    const list = this.#free.get(bytes);
+    if (list) list.push(storage as GPUBuffer);
+    else this.#free.set(bytes, [storage as GPUBuffer]);
+  }
+
+  /** Frees the device and all it holds. */
+  [Symbol.dispose](): void {
+    this.trim();
+    this.#uniforms.destroy();
+    this.#device.destroy();
+  }
+
+  #fail(error: GPUError): void {
+    const Kind = error.constructor.name === "GPUOutOfMemoryError"
+      ? DeviceMemoryError
+      : Error;
+    this.#error ??= new Kind(
+      `Cannot go on with ${this.description}: ${error.message}`,
+    );
+  }
+
+  #layout(bindings: string): GPUBindGroupLayout {
+    let layout = this.#layouts.get(bindings);
+    if (!layout) {
+      const entries: GPUBindGroupLayoutEntry[] = [...bindings].map((
+        access,
+        binding,
+      ) => ({
+        binding,
+        visibility: GPUShaderStage.COMPUTE,
+        buffer: { type: access === "w" ? "storage" : "read-only-storage" },
+      }));
+      entries.push({
+        binding: bindings.length,
+        visibility: GPUShaderStage.COMPUTE,
+        buffer: { type: "uniform", hasDynamicOffset: true },
+      });
+      layout = this.#device.createBindGroupLayout({ entries });
+      this.#layouts.set(bindings, layout);
+    }
+    return layout;
+  }
+
+  #pipeline(
+    kernel: Kernel,
+    constants: Readonly<Record<string, number>>,
+  ): GPUComputePipeline {
+    const key = `${kernel.name} ${JSON.stringify(constants)}`;
+    let pipeline = this.#pipelines.get(key);
+    if (!pipeline) {
+      this.#device.pushErrorScope("validation");
+      const module = this.#device.createShaderModule({
+        label: kernel.name,
+        code: kernel.wgsl,
+      });
+      pipeline = this.#device.createComputePipeline({
+        label: key,
+        layout: this.#device.createPipelineLayout({
+          bindGroupLayouts: [this.#layout(kernel.bindings)],
+        }),
+        compute: { module, entryPoint: "main", constants: { ...constants } },
+      });
+      this.#checks.push(
+        this.#device.popErrorScope().then((error) => {
+          if (error) {
+            this.#error ??= new Error(
+              `Cannot compile ${key}: ${error.message}`,
+            );
+          }
+        }),
+      );
+      this.#pipelines.set(key, pipeline);
+    }
+    return pipeline;
+  }
+}

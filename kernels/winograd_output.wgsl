@@ -1,0 +1,57 @@
+// winograd_output: the 2x2 outputs of a tile are A^T m A, A^T = [[1,1,1,0],[0,1,-1,-1]],
+// plus bias[o], plus shift[b,o], plus residual, where asked for.
+override WG: u32 = 64u;
+override BIAS: bool = false;
+override SHIFT: bool = false;
+override RESIDUAL: bool = false;
+struct Params {
+  count: u32, channels: u32, height: u32, width: u32, rows: u32, columns: u32, tiles: u32,
+  shiftStride: u32, // channels, or 0 for one shift shared by the batch
+}
+@group(0) @binding(0) var<storage, read> m: array<f32>; // [16, channels, tiles]
+@group(0) @binding(1) var<storage, read> bias: array<f32>; // [channels]
+@group(0) @binding(2) var<storage, read> shift: array<f32>; // [batch or 1, channels]
+@group(0) @binding(3) var<storage, read> residual: array<f32>; // like out
+@group(0) @binding(4) var<storage, read_write> out: array<f32>; // [batch, channels, height, width]
+@group(0) @binding(5) var<uniform> p: Params;
+
+fn line(z: u32, i: u32) -> vec2f {
+  let plane = p.channels * p.tiles;
+  let a = m[z * plane + i];
+  let b = m[(z + 1u) * plane + i];
+  let c = m[(z + 2u) * plane + i];
+  let d = m[(z + 3u) * plane + i];
+  return vec2f(a + b + c, b - c - d);
+}
+
+fn put(base: u32, y: u32, x: u32, value: f32) {
+  if (y >= p.height || x >= p.width) { return; }
+  let at = base + y * p.width + x;
+  if (RESIDUAL) { out[at] = value + residual[at]; } else { out[at] = value; }
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
+  let i = id.y * grid.x * WG + id.x; // o * tiles + t
+  if (i >= p.count) { return; }
+  let o = i / p.tiles;
+  let t = i % p.tiles;
+  let perImage = p.rows * p.columns;
+  let b = t / perImage;
+  let m0 = line(0u, i);
+  let m1 = line(4u, i);
+  let m2 = line(8u, i);
+  let m3 = line(12u, i);
+  var add = 0.0;
+  if (BIAS) { add += bias[o]; }
+  if (SHIFT) { add += shift[b * p.shiftStride + o]; }
+  let top = m0 + m1 + m2 + add;
+  let bottom = m1 - m2 - m3 + add;
+  let base = (b * p.channels + o) * p.height * p.width;
+  let y = t % perImage / p.columns * 2u;
+  let x = t % p.columns * 2u;
+  put(base, y, x, top.x);
+  put(base, y, x + 1u, top.y);
+  put(base, y + 1u, x, bottom.x);
+  put(base, y + 1u, x + 1u, bottom.y);
+}

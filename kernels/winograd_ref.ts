@@ -1,0 +1,86 @@
+/** Float64 definitions of the three Winograd transforms, as the matrices say. */
+import type { Params } from "./backend.ts";
+
+const G = [[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]];
+const B = [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]; // transposed
+const A = [[1, 1, 1, 0], [0, 1, -1, -1]]; // transposed
+const FLIPPED = [3, 1, 2, 0];
+
+/** `left d left^T` for small row-major matrices; d is `size x size`. */
+function sandwich(left: readonly (readonly number[])[], d: Float64Array, size: number, out: Float64Array): void {
+  const rows = left.length;
+  for (let r = 0; r < rows; r++) {
+    for (let s = 0; s < rows; s++) {
+      let sum = 0;
+      for (let i = 0; i < size; i++) {
+        const f = left[r]![i]!;
+        if (f) { for (let j = 0; j < size; j++) sum += f * d[i * size + j]! * left[s]![j]!; }
+      }
+      out[r * rows + s] = sum;
+    }
+  }
+}
+
+/** `U = G w G^T`; bindings weight, u. */
+export function winogradWeightRef([weight, u]: readonly Float64Array[], { count = 0 }: Params): void {
+  const out = new Float64Array(16);
+  for (let i = 0; i < count; i++) {
+    sandwich(G, weight!.subarray(9 * i, 9 * i + 9), 3, out);
+    for (let z = 0; z < 16; z++) u![z * count + i] = out[z]!;
+  }
+}
+
+/** `V = B^T d B`; bindings x, v. */
+export function winogradInputRef([x, v]: readonly Float64Array[], p: Params, { FLIP = 0 }: Params): void {
+  const { count = 0, channels = 1, height = 1, width = 1, rows = 1, columns = 1, tiles = 1 } = p;
+  const patch = new Float64Array(16);
+  const out = new Float64Array(16);
+  for (let i = 0; i < count; i++) {
+    const c = Math.floor(i / tiles);
+    const t = i % tiles;
+    const base = (Math.floor(t / (rows * columns)) * channels + c) * height * width;
+    const y0 = Math.floor(t % (rows * columns) / columns) * 2 - 1;
+    const x0 = t % columns * 2 - 1;
+    for (let y = 0; y < 4; y++) {
+      for (let k = 0; k < 4; k++) {
+        const inside = y0 + y >= 0 && y0 + y < height && x0 + k >= 0 && x0 + k < width;
+        patch[y * 4 + k] = inside ? x![base + (y0 + y) * width + x0 + k]! : 0;
+      }
+    }
+    sandwich(B, patch, 4, out);
+    for (let z = 0; z < 16; z++) {
+      const at = FLIP ? FLIPPED[z >> 2]! * 4 + FLIPPED[z & 3]! : z;
+      v![at * channels * tiles + i] = out[z]!;
+    }
+  }
+}
+
+/** `A^T m A + bias + shift + residual`; bindings m, bias, shift, residual, out. */
+export function winogradOutputRef(bind: readonly Float64Array[], p: Params, flags: Params): void {
+  const [m, bias, shift, residual, out] = bind as [
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+  ];
+  const { count = 0, channels = 1, height = 1, width = 1, rows = 1, columns = 1, tiles = 1, shiftStride = 0 } = p;
+  const values = new Float64Array(16);
+  const square = new Float64Array(4);
+  for (let i = 0; i < count; i++) {
+    const o = Math.floor(i / tiles);
+    const t = i % tiles;
+    const b = Math.floor(t / (rows * columns));
+    for (let z = 0; z < 16; z++) values[z] = m[z * channels * tiles + i]!;
+    sandwich(A, values, 4, square);
+    const add = (flags.BIAS ? bias[o]! : 0) + (flags.SHIFT ? shift[b * shiftStride + o]! : 0);
+    const y0 = Math.floor(t % (rows * columns) / columns) * 2;
+    const x0 = t % columns * 2;
+    for (let s = 0; s < 4; s++) {
+      const y = y0 + (s >> 1), x = x0 + (s & 1);
+      if (y >= height || x >= width) continue;
+      const at = ((b * channels + o) * height + y) * width + x;
+      out[at] = square[s]! + add + (flags.RESIDUAL ? residual[at]! : 0);
+    }
+  }
+}
