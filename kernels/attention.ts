@@ -64,7 +64,7 @@ export interface AttentionOptions {
 export interface Attended {
   /** `[batch, heads width, ...space of q]`. */
   readonly out: Tensor;
-  /** Natural logarithms of the probed probabilities, `[batch, heads, probed keys, queries]`. */
+  /** Natural logarithms of the probed probabilities, `[batch, heads, probed keys, ...space of q]`. */
   readonly logProbs: Tensor | undefined;
 }
 
@@ -139,7 +139,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
   using probed = backend.upload(Float32Array.from(tokens ? probe! : [0]), [Math.max(1, tokens)]);
   let logProbs: Tensor | undefined;
   if (tokens) {
-    logProbs = backend.alloc([batch, heads, tokens, queries]);
+    logProbs = backend.alloc([batch, heads, tokens, ...q.shape.slice(2)]);
     backend.dispatch(PROBE, {
       bind: [q, k, stats, probed, logProbs],
       params: { count: logProbs.size, tokens, queries, keys, width, scale },

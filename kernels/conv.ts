@@ -53,13 +53,15 @@ export interface Conv3x3Options {
  * The Winograd form of a 3x3 kernel, made once at load. It serves the convolution and its vjp.
  *
  * @param weight `[out, in, 3, 3]`. Not consumed.
- * @returns `[16, out, in]`.
+ * @param u Where to put it; a new tensor if left out.
+ * @returns `u`, `[16, out, in]`.
  * @see Lavin and Gray 2016, arXiv:1509.09308.
  */
-export function winogradWeight(weight: Tensor): Tensor {
+export function winogradWeight(weight: Tensor, u?: Tensor): Tensor {
   const [out = 0, channels = 0] = weight.shape;
   expectSize(weight, out * channels * 9, "winograd_weight");
-  const u = weight.backend.alloc([16, out, channels]);
+  u ??= weight.backend.alloc([16, out, channels]);
+  expectSize(u, 16 * out * channels, "winograd_weight");
   const count = out * channels;
   weight.backend.dispatch(WEIGHT, { bind: [weight, u], params: { count }, groups: elementGroups(count) });
   return u;
@@ -124,7 +126,12 @@ function winograd(
   backend.dispatch(OUTPUT, {
     bind: [m, bias ?? m, shift ?? m, residual ?? m, y],
     params: { ...size, count: to * tiles, channels: to, shiftStride: shift && shift.shape[0] !== 1 ? to : 0 },
-    constants: { BIAS: Number(!!bias), SHIFT: Number(!!shift), RESIDUAL: Number(!!residual) },
+    constants: {
+      FLIP: Number(flip),
+      BIAS: Number(!!bias),
+      SHIFT: Number(!!shift),
+      RESIDUAL: Number(!!residual),
+    },
     groups: elementGroups(to * tiles),
   });
   return y;

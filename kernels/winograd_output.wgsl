@@ -1,6 +1,7 @@
 // winograd_output: the 2x2 outputs of a tile are A^T m A, A^T = [[1,1,1,0],[0,1,-1,-1]],
-// plus bias[o], plus shift[b,o], plus residual, where asked for.
+// plus bias[o], plus shift[b,o], plus residual, where asked for. FLIP: m is stored as winograd_input says.
 override WG: u32 = 64u;
+override FLIP: bool = false;
 override BIAS: bool = false;
 override SHIFT: bool = false;
 override RESIDUAL: bool = false;
@@ -15,12 +16,13 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> out: array<f32>; // [batch, channels, height, width]
 @group(0) @binding(5) var<uniform> p: Params;
 
-fn line(z: u32, i: u32) -> vec2f {
+fn line(row: u32, i: u32) -> vec2f {
+  let z = select(row, select(row, 3u - row, row == 0u || row == 3u), FLIP) * 4u;
   let plane = p.channels * p.tiles;
-  let a = m[z * plane + i];
+  let a = m[select(z, z + 3u, FLIP) * plane + i];
   let b = m[(z + 1u) * plane + i];
   let c = m[(z + 2u) * plane + i];
-  let d = m[(z + 3u) * plane + i];
+  let d = m[select(z + 3u, z, FLIP) * plane + i];
   return vec2f(a + b + c, b - c - d);
 }
 
@@ -39,9 +41,9 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   let perImage = p.rows * p.columns;
   let b = t / perImage;
   let m0 = line(0u, i);
-  let m1 = line(4u, i);
-  let m2 = line(8u, i);
-  let m3 = line(12u, i);
+  let m1 = line(1u, i);
+  let m2 = line(2u, i);
+  let m3 = line(3u, i);
   var add = 0.0;
   if (BIAS) { add += bias[o]; }
   if (SHIFT) { add += shift[b * p.shiftStride + o]; }

@@ -71,7 +71,10 @@ export function winogradOutputRef(bind: readonly Float64Array[], p: Params, flag
     const o = Math.floor(i / tiles);
     const t = i % tiles;
     const b = Math.floor(t / (rows * columns));
-    for (let z = 0; z < 16; z++) values[z] = m[z * channels * tiles + i]!;
+    for (let z = 0; z < 16; z++) {
+      const at = flags.FLIP ? FLIPPED[z >> 2]! * 4 + FLIPPED[z & 3]! : z;
+      values[z] = m[at * channels * tiles + i]!;
+    }
     sandwich(A, values, 4, square);
     const add = (flags.BIAS ? bias[o]! : 0) + (flags.SHIFT ? shift[b * shiftStride + o]! : 0);
     const y0 = Math.floor(t % (rows * columns) / columns) * 2;

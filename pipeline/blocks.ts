@@ -1,0 +1,262 @@
+/** The building blocks of UNet and VAE: resnets, transformers, down- and upsampling. */
+import { attention } from "../kernels/attention.ts";
+import type { Tensor } from "../kernels/backend.ts";
+import { conv, conv3x3 } from "../kernels/conv.ts";
+import { geglu } from "../kernels/geglu.ts";
+import { groupNorm } from "../kernels/group_norm.ts";
+import { layerNorm } from "../kernels/layer_norm.ts";
+import { linear } from "../kernels/linear.ts";
+import { upsampleNearest } from "../kernels/upsample.ts";
+import type { Affine, Layer, Parameters } from "./parameters.ts";
+
+/** Asks for and receives attention probabilities while a network runs. */
+export interface ProbeHooks {
+  /** Key positions wanted at a site such as `mid_block.attentions.0.transformer_blocks.0.attn2`. */
+  readonly probe?: (site: string) => readonly number[] | undefined;
+  /** Their log-probabilities `[batch, heads, keys, cells]`; the receiver disposes them. */
+  readonly onProbe?: (site: string, logProbs: Tensor) => void;
+}
+
+/** Frees `x` and returns what `f` made of it. */
+export function into(x: Tensor, f: (x: Tensor) => Tensor): Tensor {
+  using old = x;
+  return f(old);
+}
+
+/** GroupNorm, SiLU, conv, shift by the time embedding, GroupNorm, SiLU, conv, plus the input. */
+export interface Resnet {
+  readonly groups: number;
+  readonly eps: number;
+  readonly norm1: Affine;
+  readonly conv1: Layer;
+  readonly time: Layer | undefined;
+  readonly norm2: Affine;
+  readonly conv2: Layer;
+  readonly shortcut: Layer | undefined;
+}
+
+/** Sizes of a resnet. */
+export interface ResnetSize {
+  /** Channels in. */
+  readonly from: number;
+  /** Channels out. */
+  readonly to: number;
+  /** Channels of the time embedding; 0 for none, as in the VAE. */
+  readonly time: number;
+  /** GroupNorm groups. */
+  readonly groups: number;
+  /** GroupNorm eps: 1e-5 in the UNet, 1e-6 in the VAE. */
+  readonly eps: number;
+}
+
+/** Asks for the weights of diffusers' `ResnetBlock2D`. */
+export function resnetParameters(p: Parameters, name: string, { from, to, time, groups, eps }: ResnetSize): Resnet {
+  return {
+    groups,
+    eps,
+    norm1: p.affine(`${name}norm1`, from),
+    conv1: p.conv3x3(`${name}conv1`, to, from),
+    time: time ? p.linear(`${name}time_emb_proj`, to, time) : undefined,
+    norm2: p.affine(`${name}norm2`, to),
+    conv2: p.conv3x3(`${name}conv2`, to, to),
+    shortcut: from === to ? undefined : p.linear(`${name}conv_shortcut`, to, from),
+  };
+}
+
+/**
+ * Runs a resnet.
+ *
+ * @param x `[batch, from, height, width]`.
+ * @param time SiLU of the time embedding, `[batch or 1, time, 1]`.
+ * @returns `[batch, to, height, width]`.
+ */
+export function resnet(r: Resnet, x: Tensor, time?: Tensor): Tensor {
+  const { groups, eps } = r;
+  using first = groupNorm(x, r.norm1.weight, r.norm1.bias, { groups, eps, silu: true });
+  using shift = r.time && time ? linear(time, r.time.weight, { bias: r.time.bias }) : undefined;
+  using hidden = conv3x3(first, r.conv1.weight, { bias: r.conv1.bias, shift });
+  using second = groupNorm(hidden, r.norm2.weight, r.norm2.bias, { groups, eps, silu: true });
+  using residual = r.shortcut ? linear(x, r.shortcut.weight, { bias: r.shortcut.bias }) : x.retain();
+  return conv3x3(second, r.conv2.weight, { bias: r.conv2.bias, residual });
+}
+
+interface Attention {
+  readonly q: Layer;
+  readonly k: Layer;
+  readonly v: Layer;
+  readonly out: Layer;
+}
+
+/** LayerNorm, self-attention, LayerNorm, cross-attention, LayerNorm, GEGLU feed-forward, each plus its input. */
+export interface TransformerBlock {
+  readonly heads: number;
+  readonly norm1: Affine;
+  readonly self: Attention;
+  readonly norm2: Affine;
+  readonly cross: Attention;
+  readonly norm3: Affine;
+  readonly expand: Layer;
+  readonly shrink: Layer;
+}
+
+/** Sizes of a transformer. */
+export interface TransformerSize {
+  /** Channels, in and out. */
+  readonly channels: number;
+  /** Attention heads. */
+  readonly heads: number;
+  /** Channels of the text states. */
+  readonly text: number;
+  /** GroupNorm groups. */
+  readonly groups: number;
+  /** Number of blocks. */
+  readonly depth: number;
+}
+
+function attentionParameters(p: Parameters, name: string, channels: number, keys: number): Attention {
+  return {
+    q: p.linear(`${name}.to_q`, channels, channels, false),
+    k: p.linear(`${name}.to_k`, channels, keys, false),
+    v: p.linear(`${name}.to_v`, channels, keys, false),
+    out: p.linear(`${name}.to_out.0`, channels, channels),
+  };
+}
+
+/** Asks for the weights of diffusers' `BasicTransformerBlock`. */
+export function transformerBlockParameters(p: Parameters, name: string, size: TransformerSize): TransformerBlock {
+  const { channels, heads, text } = size;
+  return {
+    heads,
+    norm1: p.affine(`${name}norm1`, channels),
+    self: attentionParameters(p, `${name}attn1`, channels, channels),
+    norm2: p.affine(`${name}norm2`, channels),
+    cross: attentionParameters(p, `${name}attn2`, channels, text),
+    norm3: p.affine(`${name}norm3`, channels),
+    expand: p.linear(`${name}ff.net.0.proj`, 8 * channels, channels),
+    shrink: p.linear(`${name}ff.net.2`, channels, 4 * channels),
+  };
+}
+
+const LAYER_NORM_EPS = 1e-5;
+
+/** Attention of `x` to `keys`, projected and added to `residual`. */
+function attend(
+  a: Attention,
+  x: Tensor,
+  keys: Tensor,
+  residual: Tensor,
+  { heads, site, hooks }: { heads: number; site: string; hooks: ProbeHooks },
+): Tensor {
+  using q = linear(x, a.q.weight);
+  using k = linear(keys, a.k.weight);
+  using v = linear(keys, a.v.weight);
+  const { out, logProbs } = attention(q, k, v, { heads, probe: hooks.probe?.(site) });
+  using attended = out;
+  if (logProbs) hooks.onProbe?.(site, logProbs);
+  return linear(attended, a.out.weight, { bias: a.out.bias, residual });
+}
+
+/**
+ * Runs one transformer block.
+ *
+ * @param x `[batch, channels, ...space]`.
+ * @param text `[batch, text channels, tokens]`.
+ * @param site Name for the hooks, ending in a dot or empty.
+ */
+export function transformerBlock(b: TransformerBlock, x: Tensor, text: Tensor, site: string, hooks: ProbeHooks): Tensor {
+  const { heads } = b;
+  using n1 = layerNorm(x, b.norm1.weight, b.norm1.bias, LAYER_NORM_EPS);
+  using x1 = attend(b.self, n1, n1, x, { heads, site: `${site}attn1`, hooks });
+  using n2 = layerNorm(x1, b.norm2.weight, b.norm2.bias, LAYER_NORM_EPS);
+  using x2 = attend(b.cross, n2, text, x1, { heads, site: `${site}attn2`, hooks });
+  using n3 = layerNorm(x2, b.norm3.weight, b.norm3.bias, LAYER_NORM_EPS);
+  using wide = linear(n3, b.expand.weight, { bias: b.expand.bias });
+  using gated = geglu(wide);
+  return linear(gated, b.shrink.weight, { bias: b.shrink.bias, residual: x2 });
+}
+
+/** GroupNorm, projection, transformer blocks, projection, plus the input. */
+export interface Transformer {
+  readonly groups: number;
+  readonly norm: Affine;
+  readonly projectIn: Layer;
+  readonly blocks: readonly TransformerBlock[];
+  readonly projectOut: Layer;
+}
+
+/** Asks for the weights of diffusers' `Transformer2DModel`; its projections may be linear or 1x1. */
+export function transformerParameters(p: Parameters, name: string, size: TransformerSize): Transformer {
+  const { channels, groups, depth } = size;
+  return {
+    groups,
+    norm: p.affine(`${name}norm`, channels),
+    projectIn: p.linear(`${name}proj_in`, channels, channels),
+    blocks: Array.from(
+      { length: depth },
+      (_, i) => transformerBlockParameters(p, `${name}transformer_blocks.${i}.`, size),
+    ),
+    projectOut: p.linear(`${name}proj_out`, channels, channels),
+  };
+}
+
+/** Runs a transformer over the cells of `x` `[batch, channels, height, width]`. */
+export function transformer(t: Transformer, x: Tensor, text: Tensor, site: string, hooks: ProbeHooks): Tensor {
+  using normed = groupNorm(x, t.norm.weight, t.norm.bias, { groups: t.groups, eps: 1e-6 });
+  let hidden = linear(normed, t.projectIn.weight, { bias: t.projectIn.bias });
+  t.blocks.forEach((block, i) => {
+    hidden = into(hidden, (h) => transformerBlock(block, h, text, `${site}transformer_blocks.${i}.`, hooks));
+  });
+  using last = hidden;
+  return linear(last, t.projectOut.weight, { bias: t.projectOut.bias, residual: x });
+}
+
+/** Self-attention with one head and biases, as in the VAE's middle. */
+export interface PlainAttention extends Attention {
+  readonly groups: number;
+  readonly norm: Affine;
+}
+
+/** Asks for the weights of the VAE's attention; published SD1.5 files use the older names. */
+export function plainAttentionParameters(p: Parameters, name: string, channels: number, groups: number): PlainAttention {
+  const old = p.has(`${name}query.weight`);
+  const layer = (now: string, before: string): Layer => p.linear(name + (old ? before : now), channels, channels);
+  return {
+    groups,
+    norm: p.affine(`${name}group_norm`, channels),
+    q: layer("to_q", "query"),
+    k: layer("to_k", "key"),
+    v: layer("to_v", "value"),
+    out: layer("to_out.0", "proj_attn"),
+  };
+}
+
+/** GroupNorm (eps 1e-6), attention over the cells, plus the input. */
+export function plainAttention(a: PlainAttention, x: Tensor): Tensor {
+  using n = groupNorm(x, a.norm.weight, a.norm.bias, { groups: a.groups, eps: 1e-6 });
+  using q = linear(n, a.q.weight, { bias: a.q.bias });
+  using k = linear(n, a.k.weight, { bias: a.k.bias });
+  using v = linear(n, a.v.weight, { bias: a.v.bias });
+  using attended = attention(q, k, v, { heads: 1 }).out;
+  return linear(attended, a.out.weight, { bias: a.out.bias, residual: x });
+}
+
+/**
+ * Halves the grid: 3x3 convolution with stride 2.
+ *
+ * @param padding `same` pads 1 on each side (UNet), `end` pads 1 right and below (VAE encoder).
+ */
+export function downsample(layer: Layer, x: Tensor, padding: "same" | "end"): Tensor {
+  return conv(x, layer.weight, {
+    bias: layer.bias,
+    kernel: 3,
+    stride: 2,
+    padding: padding === "same" ? [1, 1, 1, 1] : [0, 1, 0, 1],
+  });
+}
+
+/** Grows the grid to `size` by nearest neighbours, then a 3x3 convolution. */
+export function upsample(layer: Layer, x: Tensor, size: readonly [number, number]): Tensor {
+  using large = upsampleNearest(x, size);
+  return conv3x3(large, layer.weight, { bias: layer.bias });
+}
+

@@ -1,0 +1,138 @@
+/** token ids -> text states: the CLIP text encoder, built from its `config.json`. */
+import { type Activation, activation } from "../kernels/activation.ts";
+import { attention } from "../kernels/attention.ts";
+import type { Backend, Tensor } from "../kernels/backend.ts";
+import { gatherRows } from "../kernels/gather_rows.ts";
+import { layerNorm } from "../kernels/layer_norm.ts";
+import { linear } from "../kernels/linear.ts";
+import { into } from "./blocks.ts";
+import { readConfig } from "./config.ts";
+import { type Affine, type Layer, Parameters, type WeightSource } from "./parameters.ts";
+
+/** What the config of a text encoder says, checked. */
+export interface TextConfig {
+  readonly vocabulary: number;
+  readonly channels: number;
+  readonly inner: number;
+  readonly layers: number;
+  readonly heads: number;
+  readonly length: number;
+  readonly activation: Activation;
+  readonly eps: number;
+  readonly projection: number;
+}
+
+/** Reads and checks a text encoder's `config.json`. */
+export function textConfig(config: Readonly<Record<string, unknown>>, name: string): TextConfig {
+  const read = readConfig(config, name);
+  read.only("hidden_act", ["quick_gelu", "gelu", undefined]);
+  return {
+    vocabulary: read.integer("vocab_size", 49408),
+    channels: read.integer("hidden_size", 512),
+    inner: read.integer("intermediate_size", 2048),
+    layers: read.integer("num_hidden_layers", 12),
+    heads: read.integer("num_attention_heads", 8),
+    length: read.integer("max_position_embeddings", 77),
+    activation: read.string("hidden_act", "quick_gelu") as Activation,
+    eps: read.number("layer_norm_eps", 1e-5),
+    projection: read.integer("projection_dim", 512),
+  };
+}
+
+interface TextLayer {
+  readonly norm1: Affine;
+  readonly q: Layer;
+  readonly k: Layer;
+  readonly v: Layer;
+  readonly out: Layer;
+  readonly norm2: Affine;
+  readonly expand: Layer;
+  readonly shrink: Layer;
+}
+
+/** A text encoder whose weights are on a backend. */
+export interface TextEncoder extends Disposable {
+  readonly backend: Backend;
+  readonly config: TextConfig;
+  readonly tokens: Tensor;
+  readonly positions: Tensor;
+  readonly layers: readonly TextLayer[];
+  readonly norm: Affine;
+  readonly projection: Tensor | undefined;
+}
+
+/** Builds a text encoder and loads it. */
+export async function loadTextEncoder(
+  backend: Backend,
+  source: WeightSource & { readonly config: Readonly<Record<string, unknown>> },
+  options: { signal?: AbortSignal | undefined; onTensor?: (done: number, total: number) => void } = {},
+): Promise<TextEncoder> {
+  const config = textConfig(source.config, source.name);
+  const { channels, inner, vocabulary, length } = config;
+  const p = new Parameters(backend, source);
+  try {
+    const layer = (name: string): TextLayer => ({
+      norm1: p.affine(`${name}.layer_norm1`, channels),
+      q: p.linear(`${name}.self_attn.q_proj`, channels, channels),
+      k: p.linear(`${name}.self_attn.k_proj`, channels, channels),
+      v: p.linear(`${name}.self_attn.v_proj`, channels, channels),
+      out: p.linear(`${name}.self_attn.out_proj`, channels, channels),
+      norm2: p.affine(`${name}.layer_norm2`, channels),
+      expand: p.linear(`${name}.mlp.fc1`, inner, channels),
+      shrink: p.linear(`${name}.mlp.fc2`, channels, inner),
+    });
+    const encoder = {
+      backend,
+      config,
+      tokens: p.tensor("text_model.embeddings.token_embedding.weight", [vocabulary, channels]),
+      positions: p.tensor("text_model.embeddings.position_embedding.weight", [length, channels]),
+      layers: Array.from({ length: config.layers }, (_, i) => layer(`text_model.encoder.layers.${i}`)),
+      norm: p.affine("text_model.final_layer_norm", channels),
+      projection: p.has("text_projection.weight")
+        ? p.tensor("text_projection.weight", [config.projection, channels])
+        : undefined,
+      [Symbol.dispose]: () => p[Symbol.dispose](),
+    };
+    // A list 0 to 76 that old checkpoints carry.
+    p.skip("text_model.embeddings.position_ids");
+    await p.load(options);
+    return encoder;
+  } catch (error) {
+    p[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/**
+ * Runs the encoder. Attention is causal; padding is not masked.
+ *
+ * @param ids One list of token ids per prompt, all as long.
+ * @param onHidden Sees `hidden_states.i`: the embeddings, then each layer's output. Not to be kept.
+ * @returns `[prompts, channels, tokens]` after the final LayerNorm (what SD1.x conditions on).
+ * @see Radford et al. 2021, arXiv:2103.00020.
+ */
+export function encodeText(
+  encoder: TextEncoder,
+  ids: readonly Int32Array[],
+  onHidden?: (index: number, value: Tensor) => void,
+): Tensor {
+  const { config: { heads, eps, activation: kind } } = encoder;
+  let x = gatherRows(encoder.tokens, encoder.positions, ids);
+  onHidden?.(0, x);
+  encoder.layers.forEach((layer, i) => {
+    x = into(x, (h) => {
+      using n1 = layerNorm(h, layer.norm1.weight, layer.norm1.bias, eps);
+      using q = linear(n1, layer.q.weight, { bias: layer.q.bias });
+      using k = linear(n1, layer.k.weight, { bias: layer.k.bias });
+      using v = linear(n1, layer.v.weight, { bias: layer.v.bias });
+      using attended = attention(q, k, v, { heads, causal: true }).out;
+      using x1 = linear(attended, layer.out.weight, { bias: layer.out.bias, residual: h });
+      using n2 = layerNorm(x1, layer.norm2.weight, layer.norm2.bias, eps);
+      using wide = linear(n2, layer.expand.weight, { bias: layer.expand.bias });
+      using active = activation(wide, kind);
+      return linear(active, layer.shrink.weight, { bias: layer.shrink.bias, residual: x1 });
+    });
+    onHidden?.(i + 1, x);
+  });
+  return into(x, (h) => layerNorm(h, encoder.norm.weight, encoder.norm.bias, eps));
+}
