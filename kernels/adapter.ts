@@ -293,7 +293,25 @@ async function dawnGpu(): Promise<GPU> {
   const { create, globals } = await importDawn();
   const target = globalThis as unknown as Record<string, unknown>;
   for (const [name, value] of Object.entries(globals)) target[name] ??= value;
+  if (thisRuntime().runtime === "deno") pollSlowly();
   return held[key] ??= create([]);
+}
+
+/**
+ * Makes Dawn ask for news once a millisecond. It asks through `setImmediate`, about 20,000 times a
+ * second, with a new native function each time, and Deno's cost of collecting those grows with the
+ * square of their number: a wait of seconds is followed by minutes of collection.
+ */
+function pollSlowly(): void {
+  type Task = (...args: unknown[]) => void;
+  const host = globalThis as unknown as {
+    setImmediate: (task: Task, ...args: unknown[]) => unknown;
+  };
+  const { setImmediate } = host;
+  host.setImmediate = (task, ...args) =>
+    /\{\s*\[native code\]\s*\}$/.test(Function.prototype.toString.call(task))
+      ? setTimeout(task, 1, ...args)
+      : setImmediate(task, ...args);
 }
 
 async function importDawn(): Promise<Dawn> {
