@@ -1,0 +1,289 @@
+import { strict as assert } from "node:assert";
+import { test } from "node:test";
+import { conv, conv3x3, winogradWeight } from "../../kernels/conv.ts";
+import type { Tensor } from "../../kernels/backend.ts";
+import { testBackend } from "../backend.ts";
+import { sumBound, U } from "../compare.ts";
+import { checkOp, type Input, input } from "./check_op.ts";
+
+/** Direct convolution in float64: the sum as it is written. */
+function direct(
+  x: Input,
+  weight: Input,
+  bias: Input | undefined,
+  { stride, padding: [left, right, top, bottom] }: {
+    stride: number;
+    padding: readonly [number, number, number, number];
+  },
+): { out: Float64Array; height: number; width: number } {
+  const [batch, channels, h, w] = x.shape as [number, number, number, number];
+  const [outs, , kernel] = weight.shape as [number, number, number];
+  const height = Math.floor((h + top + bottom - kernel) / stride) + 1;
+  const width = Math.floor((w + left + right - kernel) / stride) + 1;
+  const out = new Float64Array(batch * outs * height * width);
+  let at = 0;
+  for (let b = 0; b < batch; b++) {
+    for (let o = 0; o < outs; o++) {
+      for (let oy = 0; oy < height; oy++) {
+        for (let ox = 0; ox < width; ox++) {
+          let sum = bias ? bias.data[o]! : 0;
+          for (let c = 0; c < channels; c++) {
+            for (let ky = 0; ky < kernel; ky++) {
+              const y = oy * stride + ky - top;
+              if (y < 0 || y >= h) continue;
+              for (let kx = 0; kx < kernel; kx++) {
+                const i = ox * stride + kx - left;
+                if (i < 0 || i >= w) continue;
+                sum += x.data[((b * channels + c) * h + y) * w + i]! *
+                  weight
+                    .data[((o * channels + c) * kernel + ky) * kernel + kx]!;
+              }
+            }
+          }
+          out[at++] = sum;
+        }
+      }
+    }
+  }
+  return { out, height, width };
+}
+
+/**
+ * Bound for Winograd F(2x2, 3x3) over `channels`. The 9 products that an output adds have 25/9 of
+ * the variance of the direct sum's (rows of G have squares 1, 3/4, 3/4, those of B^T 2), so the
+ * rounding of the sum over the channels counts 5/3 times; the three transforms add a few roundings.
+ */
+function winogradBound(channels: number): number {
+  return 5 / 3 * sumBound(channels) + 4 * U;
+}
+
+interface Conv3x3Case {
+  readonly x: readonly [number, number, number, number];
+  readonly out: number;
+  readonly shift?: "batch" | "shared";
+  readonly bias?: boolean;
+  readonly residual?: boolean;
+  readonly numeric?: boolean;
+}
+
+async function checkConv3x3(c: Conv3x3Case): Promise<void> {
+  const { x: [batch, channels, height, width], out, numeric = true } = c;
+  const x = input(1, c.x);
+  const weight = input(2, [out, channels, 3, 3]);
+  const bias = c.bias ? input(3, [out]) : undefined;
+  const shift = c.shift && input(4, [c.shift === "shared" ? 1 : batch, out]);
+  const residual = c.residual && input(5, [batch, out, height, width]);
+  const inputs = [x, weight];
+  const wrt = [0];
+  const add = (given: Input | undefined | false, differentiable: boolean) => {
+    if (!given) return -1;
+    if (differentiable) wrt.push(inputs.length);
+    return inputs.push(given) - 1;
+  };
+  const atBias = add(bias, false);
+  const atShift = add(shift, true);
+  const atResidual = add(residual, true);
+  const cells = height * width;
+  const held: Tensor[] = [];
+  await checkOp(`conv3x3 ${JSON.stringify(c)}`, {
+    inputs,
+    wrt,
+    held,
+    forward: (...all) => {
+      const u = winogradWeight(all[1]!);
+      held.push(u);
+      return [
+        conv3x3(all[0]!, u, {
+          bias: all[atBias],
+          shift: all[atShift],
+          residual: all[atResidual],
+        }),
+        u.retain(),
+      ];
+    },
+    seeded: [0],
+  }, {
+    // U: two times three terms are added, and halved exactly.
+    values: [winogradBound(channels), 4 * U],
+    grads: [
+      winogradBound(out),
+      ...shift ? [sumBound(cells * (c.shift === "shared" ? batch : 1))] : [],
+      ...residual ? [0] : [],
+    ],
+    numeric,
+    formula: () => {
+      const { out: y } = direct(x, weight, bias, {
+        stride: 1,
+        padding: [1, 1, 1, 1],
+      });
+      for (let i = 0; i < y.length; i++) {
+        const o = Math.floor(i / cells) % out;
+        const b = Math.floor(i / cells / out);
+        if (shift) {
+          y[i] = y[i]! +
+            shift.data[(c.shift === "shared" ? 0 : b * out) + o]!;
+        }
+        if (residual) y[i] = y[i]! + residual.data[i]!;
+      }
+      return [y, undefined];
+    },
+  });
+}
+
+test("conv3x3() matches a direct convolution for odd and even sizes", async () => {
+  for (
+    const [height, width] of [[1, 1], [1, 2], [2, 1], [3, 5], [7, 9], [8, 8]]
+  ) {
+    await checkConv3x3({ x: [2, 3, height!, width!], out: 5 });
+  }
+  await checkConv3x3({ x: [1, 1, 5, 4], out: 1 });
+  await checkConv3x3({ x: [3, 4, 6, 4], out: 3 }); // 18 tiles, 3 x 6
+});
+
+test("conv3x3() matches a direct convolution at sizes of the networks", async () => {
+  const base = { bias: true, shift: "shared", numeric: false } as const;
+  await checkConv3x3({ ...base, x: [1, 4, 32, 32], out: 64 });
+  await checkConv3x3({ ...base, x: [2, 64, 16, 16], out: 32 });
+  await checkConv3x3({ ...base, x: [1, 320, 8, 8], out: 160 });
+});
+
+test("conv3x3() adds bias, shift and residual", async () => {
+  const base = { x: [2, 3, 5, 4], out: 4 } as const;
+  await checkConv3x3({ ...base, bias: true });
+  await checkConv3x3({ ...base, shift: "batch" });
+  await checkConv3x3({ ...base, shift: "shared" });
+  await checkConv3x3({ ...base, residual: true });
+  await checkConv3x3({ ...base, bias: true, shift: "batch", residual: true });
+  await checkConv3x3({ ...base, bias: true, shift: "shared", residual: true });
+});
+
+test("conv3x3() sends a gradient only where one is wanted", async () => {
+  for (const wrt of [[2], [3], [2, 3]]) { // not x, so the weight may go
+    await checkOp(`conv3x3 gradients of ${wrt}`, {
+      inputs: [
+        input(1, [2, 3, 4, 3]),
+        input(2, [2, 3, 3, 3]),
+        input(3, [1, 2]),
+        input(4, [2, 2, 4, 3]),
+      ],
+      wrt,
+      forward: (x, weight, shift, residual) => {
+        using u = winogradWeight(weight);
+        return [conv3x3(x, u, { shift, residual })];
+      },
+    }, {
+      values: winogradBound(3),
+      grads: wrt.map((i) => i === 2 ? sumBound(24) : 0),
+    });
+  }
+});
+
+interface ConvCase {
+  readonly x: readonly [number, number, number, number];
+  readonly out: number;
+  readonly kernel: number;
+  readonly stride?: number;
+  readonly padding?: readonly [number, number, number, number];
+  readonly bias?: boolean;
+  readonly numeric?: boolean;
+}
+
+async function checkConv(c: ConvCase): Promise<void> {
+  const { x: [, channels], out, kernel, stride, padding, numeric = true } = c;
+  const x = input(1, c.x);
+  const weight = input(2, [out, channels, kernel, kernel]);
+  const bias = input(3, [out]);
+  let shape: readonly number[] = [];
+  await checkOp(`conv ${JSON.stringify(c)}`, {
+    inputs: [x, weight, bias],
+    wrt: [0],
+    forward: (x, weight, bias) => {
+      const y = conv(x, weight, {
+        kernel,
+        bias: c.bias ? bias : undefined,
+        ...stride ? { stride } : {},
+        ...padding ? { padding } : {},
+      });
+      shape = y.shape;
+      return [y];
+    },
+  }, {
+    values: sumBound(channels * kernel * kernel),
+    // At most ceil(kernel / stride)^2 columns of `out` products each.
+    grads: sumBound(out * kernel * kernel),
+    numeric,
+    formula: () => {
+      const { out: y, height, width } = direct(
+        x,
+        weight,
+        c.bias ? bias : undefined,
+        { stride: stride ?? 1, padding: padding ?? [0, 0, 0, 0] },
+      );
+      assert.deepEqual(shape, [c.x[0], out, height, width]);
+      return [y];
+    },
+  });
+}
+
+test("conv() matches a direct convolution with stride and padding", async () => {
+  const symmetric = [1, 1, 1, 1] as const;
+  for (
+    const [height, width] of [[2, 2], [1, 3], [3, 5], [7, 9], [8, 8]] as const
+  ) {
+    const x = [2, 3, height, width] as const;
+    const base = { x, out: 4, kernel: 3, stride: 2 };
+    await checkConv({ ...base, padding: symmetric });
+    // The encoder of an autoencoder pads right and bottom only.
+    if (height > 1) await checkConv({ ...base, padding: [0, 1, 0, 1] });
+  }
+  const x = [2, 3, 6, 7] as const;
+  await checkConv({ x, out: 2, kernel: 1, bias: true });
+  await checkConv({ x, out: 2, kernel: 2, stride: 2 });
+  await checkConv({ x, out: 2, kernel: 3, stride: 3, padding: [2, 0, 1, 3] });
+  await checkConv({ x, out: 2, kernel: 5, stride: 2, padding: [2, 2, 2, 2] });
+  await checkConv({ x: [1, 1, 1, 1], out: 1, kernel: 3, padding: symmetric });
+});
+
+test("conv() matches a direct convolution at sizes of the networks", async () => {
+  const base = { bias: true, numeric: false, kernel: 3, stride: 2 };
+  await checkConv({
+    ...base,
+    x: [2, 32, 32, 32],
+    out: 32,
+    padding: [1, 1, 1, 1],
+  });
+  await checkConv({
+    ...base,
+    x: [1, 4, 33, 31],
+    out: 64,
+    padding: [0, 1, 0, 1],
+  });
+});
+
+test("conv() and conv3x3() refuse tensors that do not fit", async () => {
+  const backend = await testBackend();
+  const before = backend.memory.liveBytes;
+  {
+    using x = backend.alloc([1, 2, 4, 4]);
+    using flat = backend.alloc([1, 2, 16]);
+    using weight = backend.alloc([3, 2, 3, 3]);
+    using u = winogradWeight(weight);
+    using three = backend.alloc([1, 3]);
+    using two = backend.alloc([1, 2]);
+    const refused = (run: () => unknown, message: RegExp) =>
+      assert.throws(run, { name: "RangeError", message });
+    refused(() => winogradWeight(two), /must hold 18 numbers/);
+    refused(() => conv3x3(flat, u), /x must be \[batch, channels, height/);
+    refused(() => conv3x3(x, weight), /must hold/);
+    refused(() => conv3x3(x, u, { bias: two }), /must hold 3 numbers/);
+    refused(() => conv3x3(x, u, { shift: two }), /must hold 3 numbers/);
+    refused(() => conv3x3(x, u, { residual: x }), /must hold 48 numbers/);
+    conv3x3(x, u, { bias: three, shift: three }).dispose();
+    refused(() => conv(flat, weight, { kernel: 3 }), /x must be/);
+    refused(() => conv(x, weight, { kernel: 2 }), /must hold 24 numbers/);
+    using large = backend.alloc([3, 2, 5, 5]);
+    refused(() => conv(x, large, { kernel: 5 }), /must fit the padded input/);
+    conv(x, large, { kernel: 5, padding: [1, 0, 0, 1] }).dispose();
+  }
+  assert.equal(backend.memory.liveBytes, before);
+});

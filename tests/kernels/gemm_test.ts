@@ -1,0 +1,234 @@
+import { strict as assert } from "node:assert";
+import { test } from "node:test";
+import { gemm, type GemmOptions } from "../../kernels/gemm.ts";
+import { testBackend } from "../backend.ts";
+import { sumBound } from "../compare.ts";
+import { checkOp, type Input, input } from "./check_op.ts";
+
+interface Case {
+  readonly size: readonly [M: number, N: number, K: number];
+  readonly batch?: number;
+  readonly a?: "row" | "column";
+  readonly b?: "row" | "column";
+  readonly alpha?: number;
+  /** Added to every stride, offset and batch stride. */
+  readonly pad?: number;
+  /** One B for the whole batch. */
+  readonly shared?: boolean;
+  readonly bias?: boolean;
+  readonly residual?: boolean;
+  readonly accumulate?: boolean;
+  readonly variant?: "auto" | "any" | "vec4";
+}
+
+interface Place {
+  readonly stride: number;
+  readonly batchStride: number;
+  readonly offset: number;
+}
+
+/** Lines of `length` numbers, `pad` apart, and a tensor that holds them and some more. */
+function place(
+  seed: number,
+  { lines, length, batch, pad, shared }: {
+    lines: number;
+    length: number;
+    batch: number;
+    pad: number;
+    shared: boolean;
+  },
+): [Input, Place] {
+  const stride = length + pad;
+  const batchStride = shared ? 0 : lines * stride + pad;
+  const total = pad + batch * batchStride + lines * stride + pad;
+  return [input(seed, [total]), { stride, batchStride, offset: pad }];
+}
+
+async function checkGemm(c: Case): Promise<void> {
+  const { size: [M, N, K], batch = 1, alpha = 1, pad = 0, shared = false } = c;
+  const { a = "row", b = "row", variant = "auto" } = c;
+  const common = { batch, pad, shared: false };
+  const [inA, pa] = place(1, {
+    ...common,
+    lines: a === "row" ? M : K,
+    length: a === "row" ? K : M,
+  });
+  const [inB, pb] = place(2, {
+    ...common,
+    shared,
+    lines: b === "row" ? K : N,
+    length: b === "row" ? N : K,
+  });
+  const [inC, pc] = place(3, { ...common, lines: M, length: N });
+  const bias = input(4, [M]);
+  const residual = input(5, inC.shape);
+  await checkOp(`gemm ${JSON.stringify(c)}`, {
+    inputs: [inA, inB, inC, bias, residual],
+    forward: (A, B, C, biasTensor, residualTensor) => {
+      const options: GemmOptions = {
+        batch,
+        a,
+        b,
+        alpha,
+        variant,
+        accumulate: c.accumulate ?? false,
+        bias: c.bias ? biasTensor : undefined,
+        residual: c.residual ? residualTensor : undefined,
+      };
+      gemm(
+        [M, N, K],
+        { tensor: A, ...pa },
+        { tensor: B, ...pb },
+        { tensor: C, ...pc },
+        options,
+      );
+      // All of C is compared: what lies between the lines must stay as it was.
+      return [C.retain()];
+    },
+  }, {
+    values: sumBound(K),
+    formula: () => {
+      const out = Float64Array.from(inC.data);
+      for (let z = 0; z < batch; z++) {
+        for (let m = 0; m < M; m++) {
+          for (let n = 0; n < N; n++) {
+            let sum = 0;
+            for (let k = 0; k < K; k++) {
+              const i = pa.offset + z * pa.batchStride +
+                (a === "row" ? m * pa.stride + k : k * pa.stride + m);
+              const j = pb.offset + z * pb.batchStride +
+                (b === "row" ? k * pb.stride + n : n * pb.stride + k);
+              sum += inA.data[i]! * inB.data[j]!;
+            }
+            const at = pc.offset + z * pc.batchStride + m * pc.stride + n;
+            out[at] = alpha * sum + (c.bias ? bias.data[m]! : 0) +
+              (c.residual ? residual.data[at]! : 0) +
+              (c.accumulate ? out[at]! : 0);
+          }
+        }
+      }
+      return [out];
+    },
+  });
+}
+
+// Sizes around what one workgroup covers: 16 or 64 columns; 32 or 128 rows.
+const SIZES = [
+  [1, 1, 1],
+  [1, 4, 1],
+  [2, 3, 5],
+  [7, 13, 11],
+  [31, 15, 3],
+  [32, 16, 8],
+  [33, 17, 64],
+  [127, 4, 6],
+  [128, 16, 2],
+  [129, 12, 5],
+  [8, 63, 9],
+  [9, 64, 7],
+  [5, 65, 31],
+  [30, 68, 13],
+  [320, 256, 320], // an attention projection of SD 1.5 at 16 x 16
+  [160, 77, 768], // keys of the text, 77 tokens
+] as const;
+
+test("gemm() matches its definition for sizes around the workgroup's", async () => {
+  for (const size of SIZES) await checkGemm({ size });
+});
+
+for (const variant of ["any", "vec4"] as const) {
+  test(`gemm() matches its definition for every layout: ${variant}`, async () => {
+    const layouts = ["row", "column"] as const;
+    for (const a of layouts) {
+      for (const b of variant === "any" ? layouts : ["row"] as const) {
+        for (const N of [12, 36]) {
+          await checkGemm({ size: [37, N, 19], a, b, variant });
+        }
+      }
+    }
+  });
+
+  test(`gemm() keeps to strides, offsets and batch strides: ${variant}`, async () => {
+    const pad = variant === "any" ? 3 : 4;
+    for (const N of [12, 72]) {
+      const size = [35, N, 9] as const;
+      await checkGemm({ size, batch: 3, pad, variant });
+      await checkGemm({ size, batch: 2, pad, variant, shared: true });
+    }
+    await checkGemm({
+      size: [35, 72, 9],
+      batch: 3,
+      pad,
+      variant,
+      a: "column",
+      b: variant === "any" ? "column" : "row",
+    });
+  });
+
+  test(`gemm() adds bias, residual and C, and scales only the product: ${variant}`, async () => {
+    const base = { size: [35, 40, 9], batch: 2, pad: 4, variant } as const;
+    const all = { bias: true, residual: true, accumulate: true };
+    await checkGemm({ ...base, alpha: -0.75 });
+    for (const name of ["bias", "residual", "accumulate"] as const) {
+      await checkGemm({ ...base, [name]: true, alpha: 2.5 });
+    }
+    await checkGemm({ ...base, ...all, alpha: 0.125 });
+    await checkGemm({ ...base, ...all, size: [130, 8, 9], alpha: 0.125 });
+  });
+}
+
+test("gemm() takes a product per head of a batch", async () => {
+  await checkGemm({ size: [77, 64, 40], batch: 16, a: "column", alpha: 0.25 });
+});
+
+test("gemm() refuses empty sizes and matrices that do not fit", async () => {
+  const backend = await testBackend();
+  const before = backend.memory.liveBytes;
+  {
+    using x = backend.upload(new Float32Array(12), [3, 4]);
+    using y = backend.alloc([3, 3]);
+    using bias = backend.alloc([2]);
+    const a = { tensor: x, stride: 4 };
+    const b = { tensor: x, stride: 4 };
+    const c = { tensor: y, stride: 3 };
+    const refused = (
+      change: () => void,
+      message: RegExp,
+    ) => assert.throws(change, { name: "RangeError", message });
+    refused(() => gemm([0, 3, 4], a, b, c, { b: "column" }), /positive/);
+    refused(() => gemm([3, NaN, 4], a, b, c, { b: "column" }), /positive/);
+    refused(() => gemm([3, 3, 4], a, b, c), /B must lie inside/);
+    refused(
+      () => gemm([3, 3, 4], { ...a, offset: 1 }, b, c, { b: "column" }),
+      /A must lie inside/,
+    );
+    refused(
+      () => gemm([3, 3, 4], { ...a, stride: 3 }, b, c, { b: "column" }),
+      /A must lie inside/,
+    );
+    refused(
+      () =>
+        gemm([3, 3, 4], a, b, { ...c, batchStride: 1 }, {
+          b: "column",
+          batch: 2,
+        }),
+      /C must lie inside/,
+    );
+    refused(
+      () => gemm([3, 3, 4], a, b, c, { b: "column", bias }),
+      /bias must hold 3/,
+    );
+    refused(
+      () => gemm([3, 3, 4], a, b, c, { b: "column", residual: bias }),
+      /residual must have the size of C/,
+    );
+    refused(
+      () => gemm([3, 3, 4], a, b, c, { b: "column", variant: "vec4" }),
+      /multiples of 4/,
+    );
+    gemm([3, 3, 4], a, b, c, { b: "column" }); // the control
+    const [zeros] = await backend.read([y]);
+    assert.deepEqual([...zeros!], new Array(9).fill(0));
+  }
+  assert.equal(backend.memory.liveBytes, before);
+});
