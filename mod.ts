@@ -1,9 +1,146 @@
 /**
  * Puts things where you say: layout guidance for stock text-to-image diffusion models, on WebGPU.
  *
- * `open` a model, `generate` from a prompt with boxes. Below that: layouts, tokenizer, energies,
- * guidance, sampler, networks, kernels.
+ * `open` a model and `generate` from a prompt with boxes. Below that: layouts, tokenizer, energies,
+ * guidance, sampler, networks, kernels and tensors.
+ *
+ * @example
+ * ```ts
+ * import { open } from "./mod.ts";
+ *
+ * await using model = await open("tiny-scenes");
+ * const { png, report } = await model.generate({
+ *   prompt: "a red car and a blue house on grass",
+ *   regions: [
+ *     { phrase: "red car", boxes: [[0.06, 0.52, 0.54, 0.91]] },
+ *     { phrase: "blue house", boxes: [[0.56, 0.13, 0.95, 0.74]] },
+ *   ],
+ *   seed: 7,
+ *   steps: 2, // 50 for a good picture
+ *   guidance: { steps: 1, iterations: 2 },
+ * });
+ * if (png.length < 1000 || report.regions.length !== 2) throw new Error("no picture");
+ * ```
  *
  * @module
  */
-export { open, openBackend, Model, type OpenOptions } from "./pipeline/model.ts";
+
+// The main job
+export { Model, open, openBackend, type OpenOptions } from "./pipeline/model.ts";
+export {
+  decodeLatent,
+  generate,
+  type GenerateOptions,
+  type GenerateReport,
+  type GenerateResult,
+  matchRegions,
+  metadata,
+  type Networks,
+  type Picture,
+  REQUEST_KEY,
+  type StepInfo,
+} from "./pipeline/generate.ts";
+export {
+  checkGuidance,
+  checkPreset,
+  checkRequest,
+  type FullRequest,
+  type GenerateRequest,
+  type GuidanceRequest,
+  nearest,
+  PAPER,
+  type Preset,
+  type PresetName,
+  type RequestLimits,
+} from "./pipeline/request.ts";
+
+// Layouts and prompts
+export {
+  type Box,
+  cellRange,
+  checkLayout,
+  logPrior,
+  parseBoxFlag,
+  type PriorOptions,
+  rasterize,
+  rasterizeUnion,
+  type RasterMode,
+  type Region,
+} from "./pipeline/layout.ts";
+export {
+  matchPhrase,
+  type PhraseMatch,
+  type PhraseSelector,
+  type Piece,
+  type TokenizerFiles,
+  Tokenizer,
+  type TokenRow,
+  type Tokens,
+  tokenTable,
+} from "./pipeline/tokenize.ts";
+
+// Guidance and sampling
+export {
+  ENERGY_DEFAULTS,
+  type EnergyOptions,
+  type EnergyReport,
+  type EvaluatedMap,
+  LayoutEnergy,
+  type Subject,
+} from "./pipeline/energy.ts";
+export type { GuidanceMethod, UpdateContext } from "./pipeline/guidance/method.ts";
+export { guidedSites, winwinlay, WINWINLAY_DEFAULTS, type WinWinLayOptions } from "./pipeline/guidance/winwinlay.ts";
+export { type NoiseSource, seededNoise } from "./pipeline/noise.ts";
+export { type InnerReport, sample, type SampledStep, type SampleOptions } from "./pipeline/sampler.ts";
+export {
+  alphasCumprod,
+  ddim,
+  type Prediction,
+  scheduleConfig,
+  type ScheduleConfig,
+  type Scheduler,
+  type Spacing,
+} from "./pipeline/scheduler.ts";
+
+// Networks
+export { encodeText, loadTextEncoder, type TextConfig, textConfig, type TextEncoder } from "./pipeline/text_encoder.ts";
+export {
+  type AttentionSite,
+  attentionSites,
+  loadUnet,
+  type Unet,
+  type UnetConfig,
+  unetConfig,
+  unetForward,
+  type UnetHooks,
+} from "./pipeline/unet.ts";
+export { type EnergyGradient, energyGradient, type EnergyRequest } from "./pipeline/unet_grad.ts";
+export { loadVae, type OnStage, type Vae, type VaeConfig, vaeConfig, vaeDecode, vaeEncode } from "./pipeline/vae.ts";
+export type { ProbeHooks } from "./pipeline/blocks.ts";
+export type { Affine, Layer, WeightSource } from "./pipeline/parameters.ts";
+
+// Pictures
+export { decodePng, type DecodedPng, encodePng, type EncodePngOptions, readPngText } from "./pipeline/png.ts";
+export { drawBoxes, enlarge, type LabelledBox, sideBySide } from "./pipeline/draw.ts";
+
+// Weights
+export { EMBEDDED_MODELS, embeddedModel } from "./weights/embedded.ts";
+export { WeightsError } from "./weights/errors.ts";
+export { DiffusersFolder, openFolder } from "./weights/folder.ts";
+export { Safetensors, type TensorInfo } from "./weights/safetensors.ts";
+export { type ByteSource, openSource } from "./weights/source.ts";
+
+// Backends, tensors and gradients
+export {
+  type AdapterInfo,
+  type AdapterReport,
+  describeAdapters,
+  type DeviceChoice,
+  type OpenedAdapter,
+} from "./kernels/adapter.ts";
+export { type Backend, type Dispatch, type Floats, type Kernel, type MemoryUse, type Params, Tensor } from "./kernels/backend.ts";
+export { Cpu } from "./kernels/cpu.ts";
+export { DeviceLostError, DeviceMemoryError, NoDeviceError } from "./kernels/errors.ts";
+export { Tape, type Vjp } from "./kernels/tape.ts";
+export { WebGpu } from "./kernels/webgpu.ts";
+export { add, combine } from "./kernels/combine.ts";

@@ -8,24 +8,36 @@ export function softmaxColumnsRef(
   { CAUSAL = 0, AGAIN = 0 }: Params,
 ): void {
   const { count = 0, keys = 1, columns = 1, queries = 1, first = 0 } = p;
-  for (let i = 0; i < count; i++) {
-    const z = Math.floor(i / columns);
-    const n = i % columns;
-    const start = z * keys * columns + n;
-    const at = z * 2 * queries + first + n;
-    const last = CAUSAL ? Math.min(keys, first + n + 1) : keys;
+  // Keys outside, queries inside: the order in which the numbers lie.
+  for (let z = 0; z * columns < count; z++) {
+    const start = z * keys * columns;
+    const high = stats!.subarray(z * 2 * queries + first, z * 2 * queries + first + columns);
+    const inverse = stats!.subarray((z * 2 + 1) * queries + first, (z * 2 + 1) * queries + first + columns);
+    const seen = (j: number, n: number): boolean => !CAUSAL || j <= first + n;
     if (!AGAIN) {
-      let high = -Infinity;
-      for (let j = 0; j < last; j++) high = Math.max(high, s![start + j * columns]!);
-      let sum = 0;
-      for (let j = 0; j < last; j++) sum += Math.exp(s![start + j * columns]! - high);
-      stats![at] = high;
-      stats![at + queries] = 1 / sum;
+      high.fill(-Infinity);
+      inverse.fill(0); // first the sum
+      for (let j = 0; j < keys; j++) {
+        for (let n = 0; n < columns; n++) {
+          if (seen(j, n)) high[n] = Math.max(high[n]!, s![start + j * columns + n]!);
+        }
+      }
     }
-    const high = stats![at]!;
-    const inverse = stats![at + queries]!;
     for (let j = 0; j < keys; j++) {
-      s![start + j * columns] = j < last ? Math.exp(s![start + j * columns]! - high) * inverse : 0;
+      for (let n = 0; n < columns; n++) {
+        const at = start + j * columns + n;
+        const e = seen(j, n) ? Math.exp(s![at]! - high[n]!) : 0;
+        s![at] = AGAIN ? e * inverse[n]! : e;
+        if (!AGAIN) inverse[n] = inverse[n]! + e;
+      }
+    }
+    if (AGAIN) continue;
+    for (let n = 0; n < columns; n++) inverse[n] = 1 / inverse[n]!;
+    for (let j = 0; j < keys; j++) {
+      for (let n = 0; n < columns; n++) {
+        const at = start + j * columns + n;
+        s![at] = s![at]! * inverse[n]!;
+      }
     }
   }
 }

@@ -1,6 +1,6 @@
 /** Concatenation and slices along batch and channels. */
 import wgsl from "./copy_channels.wgsl" with { type: "text" };
-import { channelMajor, elementGroups, type Kernel, type Tensor } from "./backend.ts";
+import { channelMajor, elementGroups, expectShape, type Kernel, type Tensor } from "./backend.ts";
 import { copyChannelsRef } from "./copy_channels_ref.ts";
 import { record } from "./tape.ts";
 
@@ -64,6 +64,7 @@ export function stackBatch(parts: readonly Tensor[]): Tensor {
   const [first] = parts;
   if (!first) throw new RangeError("Cannot stack tensors: at least one must be given");
   const [batch = 1, ...rest] = first.shape;
+  for (const x of parts) expectShape(x, first.shape, "stack");
   const out = first.backend.alloc([batch * parts.length, ...rest]);
   parts.forEach((x, i) =>
     copy(x, out, { batch: 1, run: x.size, xStride: x.size, outStride: out.size, from: 0, to: i * x.size })

@@ -183,6 +183,7 @@ export function conv(x: Tensor, weight: Tensor, options: ConvOptions): Tensor {
   const out = weight.shape[0] ?? 0;
   const depth = channels * kernel * kernel;
   expectSize(weight, out * depth, "conv");
+  if (bias) expectSize(bias, out, "conv bias");
   const outHeight = Math.floor((height + top + bottom - kernel) / stride) + 1;
   const outWidth = Math.floor((width + left + right - kernel) / stride) + 1;
   if (outHeight < 1 || outWidth < 1) {

@@ -24,6 +24,7 @@ export function gatherRows(table: Tensor, positions: Tensor, ids: readonly Int32
   const [rows = 0, channels = 0] = table.shape;
   const cells = ids[0]?.length ?? 0;
   expectSize(table, rows * channels, "gather_rows");
+  expectSize(positions, (positions.shape[0] ?? 0) * channels, "gather_rows positions");
   if (cells < 1 || cells > (positions.shape[0] ?? 0) || ids.some((list) => list.length !== cells)) {
     throw new RangeError(`Cannot run gather_rows: each list must hold 1 to ${positions.shape[0]} ids: current ${cells}`);
   }

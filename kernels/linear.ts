@@ -23,6 +23,8 @@ export function linear(x: Tensor, weight: Tensor, options: LinearOptions = {}): 
   const out = weight.shape[0] ?? 0;
   expectSize(weight, out * channels, "linear");
   const { bias, residual } = options;
+  if (bias) expectSize(bias, out, "linear bias");
+  if (residual) expectSize(residual, batch * out * cells, "linear residual");
   const y = x.backend.alloc([batch, out, ...x.shape.slice(2)]);
   gemm(
     [out, cells, channels],

@@ -21,18 +21,18 @@ interface Node {
 /**
  * Records ops that depend on a watched tensor. Only what a vjp needs is kept alive.
  *
- * @example The gradient of the sum of squares
+ * @example The gradient of the sum of 2 x + 3 x
  * ```ts
- * import { Cpu, multiply, Tape } from "../mod.ts";
+ * import { combine, Cpu, Tape } from "../mod.ts";
  *
  * using backend = new Cpu();
  * using x = backend.upload([1, 2, 3], [3]);
  * using tape = new Tape(backend, [x]);
- * using y = tape.run(() => multiply(x, x));
+ * using y = tape.run(() => combine(x, 2, x, 3));
  * using seed = backend.upload([1, 1, 1], [3]);
  * const [grad] = tape.backward([[y, seed]]);
  * const [values] = await backend.read([grad!]);
- * if (values![2] !== 6) throw new Error(String(values));
+ * if (values![2] !== 5) throw new Error(String(values));
  * grad!.dispose();
  * ```
  */
