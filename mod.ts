@@ -26,7 +26,12 @@
  */
 
 // The main job
-export { Model, open, openBackend, type OpenOptions } from "./pipeline/model.ts";
+export {
+  Model,
+  open,
+  openBackend,
+  type OpenOptions,
+} from "./pipeline/model.ts";
 export {
   decodeLatent,
   generate,
@@ -36,7 +41,6 @@ export {
   matchRegions,
   metadata,
   type Networks,
-  type Picture,
   REQUEST_KEY,
   type StepInfo,
 } from "./pipeline/generate.ts";
@@ -72,8 +76,8 @@ export {
   type PhraseMatch,
   type PhraseSelector,
   type Piece,
-  type TokenizerFiles,
   Tokenizer,
+  type TokenizerFiles,
   type TokenRow,
   type Tokens,
   tokenTable,
@@ -88,46 +92,110 @@ export {
   LayoutEnergy,
   type Subject,
 } from "./pipeline/energy.ts";
-export type { GuidanceMethod, UpdateContext } from "./pipeline/guidance/method.ts";
-export { guidedSites, winwinlay, WINWINLAY_DEFAULTS, type WinWinLayOptions } from "./pipeline/guidance/winwinlay.ts";
+export type {
+  GuidanceMethod,
+  UpdateContext,
+} from "./pipeline/guidance/method.ts";
+export {
+  guidedSites,
+  winwinlay,
+  WINWINLAY_DEFAULTS,
+  type WinWinLayOptions,
+} from "./pipeline/guidance/winwinlay.ts";
 export { type NoiseSource, seededNoise } from "./pipeline/noise.ts";
-export { type InnerReport, sample, type SampledStep, type SampleOptions } from "./pipeline/sampler.ts";
+export {
+  type InnerReport,
+  sample,
+  type SampledStep,
+  type SampleOptions,
+} from "./pipeline/sampler.ts";
 export {
   alphasCumprod,
   ddim,
   type Prediction,
-  scheduleConfig,
   type ScheduleConfig,
+  scheduleConfig,
   type Scheduler,
   type Spacing,
 } from "./pipeline/scheduler.ts";
 
 // Networks
-export { encodeText, loadTextEncoder, type TextConfig, textConfig, type TextEncoder } from "./pipeline/text_encoder.ts";
+export {
+  encodeText,
+  loadTextEncoder,
+  type TextConfig,
+  textConfig,
+  type TextEncoder,
+  type TextLayer,
+} from "./pipeline/text_encoder.ts";
 export {
   type AttentionSite,
   attentionSites,
   loadUnet,
+  type Stage,
   type Unet,
   type UnetConfig,
   unetConfig,
   unetForward,
   type UnetHooks,
 } from "./pipeline/unet.ts";
-export { type EnergyGradient, energyGradient, type EnergyRequest } from "./pipeline/unet_grad.ts";
-export { loadVae, type OnStage, type Vae, type VaeConfig, vaeConfig, vaeDecode, vaeEncode } from "./pipeline/vae.ts";
-export type { ProbeHooks } from "./pipeline/blocks.ts";
+export {
+  type EnergyGradient,
+  energyGradient,
+  type EnergyRequest,
+} from "./pipeline/unet_grad.ts";
+export {
+  type Coder,
+  loadVae,
+  type OnStage,
+  type Vae,
+  type VaeConfig,
+  vaeConfig,
+  vaeDecode,
+  vaeEncode,
+} from "./pipeline/vae.ts";
+export type {
+  Attention,
+  PlainAttention,
+  ProbeHooks,
+  Resnet,
+  Transformer,
+  TransformerBlock,
+} from "./pipeline/blocks.ts";
 export type { Affine, Layer, WeightSource } from "./pipeline/parameters.ts";
 
 // Pictures
-export { decodePng, type DecodedPng, encodePng, type EncodePngOptions, readPngText } from "./pipeline/png.ts";
-export { drawBoxes, enlarge, type LabelledBox, sideBySide } from "./pipeline/draw.ts";
+export {
+  type DecodedPng,
+  decodePng,
+  encodePng,
+  type EncodePngOptions,
+  readPngText,
+} from "./pipeline/png.ts";
+export {
+  drawBoxes,
+  enlarge,
+  type LabelledBox,
+  type Picture,
+  sideBySide,
+} from "./pipeline/draw.ts";
 
 // Weights
 export { EMBEDDED_MODELS, embeddedModel } from "./weights/embedded.ts";
 export { WeightsError } from "./weights/errors.ts";
+export type {
+  Component,
+  ComponentName,
+  ComponentOptions,
+} from "./weights/component.ts";
 export { DiffusersFolder, openFolder } from "./weights/folder.ts";
-export { Safetensors, type TensorInfo } from "./weights/safetensors.ts";
+export type { JsonObject, JsonValue } from "./weights/strict_json.ts";
+export {
+  type Dtype,
+  Safetensors,
+  type TensorInfo,
+} from "./weights/safetensors.ts";
+export type { ReadOptions } from "./weights/byte_source.ts";
 export { type ByteSource, openSource } from "./weights/source.ts";
 
 // Backends, tensors and gradients
@@ -137,10 +205,25 @@ export {
   describeAdapters,
   type DeviceChoice,
   type OpenedAdapter,
+  type RuntimeName,
 } from "./kernels/adapter.ts";
-export { type Backend, type Dispatch, type Floats, type Kernel, type MemoryUse, type Params, Tensor } from "./kernels/backend.ts";
+export {
+  type Backend,
+  type Dispatch,
+  type Floats,
+  type Kernel,
+  type MemoryUse,
+  type Params,
+  Tensor,
+} from "./kernels/backend.ts";
 export { Cpu } from "./kernels/cpu.ts";
-export { DeviceLostError, DeviceMemoryError, NoDeviceError } from "./kernels/errors.ts";
+export {
+  DeviceLostError,
+  DeviceMemoryError,
+  NoDeviceError,
+} from "./kernels/errors.ts";
 export { Tape, type Vjp } from "./kernels/tape.ts";
 export { WebGpu } from "./kernels/webgpu.ts";
+export type { Activation } from "./kernels/activation.ts";
 export { add, combine } from "./kernels/combine.ts";
+export type { StepCoefficients } from "./kernels/guided_step.ts";

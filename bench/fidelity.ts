@@ -8,7 +8,16 @@
  */
 import { appendFile, mkdir, readFile, writeFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
-import { type Box, type DeviceChoice, drawBoxes, enlarge, encodePng, type GenerateRequest, open, sideBySide } from "../mod.ts";
+import {
+  type Box,
+  type DeviceChoice,
+  drawBoxes,
+  encodePng,
+  enlarge,
+  type GenerateRequest,
+  open,
+  sideBySide,
+} from "../mod.ts";
 import { openDetector } from "./detector.ts";
 import { iou, randomLayouts } from "./layouts.ts";
 
@@ -31,10 +40,11 @@ interface Line {
   readonly scores: readonly Score[];
 }
 
-const METHODS: Readonly<Record<string, GenerateRequest["guidance"] & object>> = {
-  "no guidance": { method: "none" },
-  "WinWinLay": {},
-};
+const METHODS: Readonly<Record<string, GenerateRequest["guidance"] & object>> =
+  {
+    "no guidance": { method: "none" },
+    "WinWinLay": {},
+  };
 
 const { values } = parseArgs({
   options: {
@@ -49,19 +59,31 @@ const folder = values.output;
 await mkdir(folder, { recursive: true });
 const log = `${folder}/fidelity.jsonl`;
 const lines: Line[] = await readFile(log, "utf8").then(
-  (text) => text.trim().split("\n").filter(Boolean).map((line) => JSON.parse(line)),
+  (text) =>
+    text.trim().split("\n").filter(Boolean).map((line) => JSON.parse(line)),
   () => [],
 );
 const layouts = randomLayouts(Number(values.count), Number(values.seed));
 const detect = await openDetector();
-await using model = await open("tiny-scenes", values.device ? { device: values.device as DeviceChoice } : {});
+await using model = await open(
+  "tiny-scenes",
+  values.device ? { device: values.device as DeviceChoice } : {},
+);
 console.error(model.backend.description);
 
 for (const [index, { prompt, regions }] of layouts.entries()) {
   const tiles = [];
   for (const [method, guidance] of Object.entries(METHODS)) {
-    if (lines.some((line) => line.method === method && line.index === index)) continue;
-    const request = { prompt, regions, seed: index, steps: Number(values.steps), guidance };
+    if (lines.some((line) => line.method === method && line.index === index)) {
+      continue;
+    }
+    const request = {
+      prompt,
+      regions,
+      seed: index,
+      steps: Number(values.steps),
+      guidance,
+    };
     const { rgb, width, height, png, report } = await model.generate(request);
     const found = await detect(rgb);
     const scores = regions.map(({ phrase, boxes: [box] }, i): Score => {
@@ -75,31 +97,53 @@ for (const [index, { prompt, regions }] of layouts.entries()) {
       };
     });
     const line: Line = { method, index, seconds: report.seconds, scores };
-    const name = `${String(index).padStart(3, "0")}-${method.replaceAll(" ", "-")}`;
+    const name = `${String(index).padStart(3, "0")}-${
+      method.replaceAll(" ", "-")
+    }`;
     await writeFile(`${folder}/${name}.png`, png);
     await appendFile(log, JSON.stringify(line) + "\n"); // after the picture: a killed run repeats it
     lines.push(line);
-    console.error(`${name} ${prompt}: ${scores.map((s) => s.iou.toFixed(2)).join(" ")} (${report.seconds.toFixed(0)} s)`);
+    console.error(
+      `${name} ${prompt}: ${scores.map((s) => s.iou.toFixed(2)).join(" ")} (${
+        report.seconds.toFixed(0)
+      } s)`,
+    );
     const large = enlarge(rgb, width, height, 2);
-    const labelled = regions.map(({ phrase, boxes }) => ({ box: boxes[0]!, label: phrase }));
-    tiles.push({ rgb: drawBoxes(large, 2 * width, 2 * height, labelled), width: 2 * width, height: 2 * height });
+    const labelled = regions.map(({ phrase, boxes }) => ({
+      box: boxes[0]!,
+      label: phrase,
+    }));
+    tiles.push({
+      rgb: drawBoxes(large, 2 * width, 2 * height, labelled),
+      width: 2 * width,
+      height: 2 * height,
+    });
   }
   if (tiles.length === 2) {
     const sheet = sideBySide(tiles, { captions: Object.keys(METHODS) });
-    await writeFile(`${folder}/${String(index).padStart(3, "0")}-both.png`, await encodePng(sheet.rgb, sheet.width, sheet.height));
+    await writeFile(
+      `${folder}/${String(index).padStart(3, "0")}-both.png`,
+      await encodePng(sheet.rgb, sheet.width, sheet.height),
+    );
   }
 }
 
-const mean = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0) / list.length;
+const mean = (list: readonly number[]): number =>
+  list.reduce((a, b) => a + b, 0) / list.length;
 const table = [
   "| method | objects | attention share in box | right kind and colour found | its centre in the box | IoU >= 0.5 | mean IoU |",
   "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
   ...Object.keys(METHODS).map((method) => {
-    const all = lines.filter((line) => line.method === method && line.index < layouts.length).flatMap((line) => line.scores);
-    const rate = (f: (s: Score) => boolean): string => mean(all.map((s) => Number(f(s)))).toFixed(3);
-    return `| ${method} | ${all.length} | ${mean(all.map((s) => s.share)).toFixed(3)} | ${rate((s) => s.present)} | ${
-      rate((s) => s.centred)
-    } | ${rate((s) => s.iou >= 0.5)} | ${mean(all.map((s) => s.iou)).toFixed(3)} |`;
+    const all = lines.filter((line) =>
+      line.method === method && line.index < layouts.length
+    ).flatMap((line) => line.scores);
+    const rate = (f: (s: Score) => boolean): string =>
+      mean(all.map((s) => Number(f(s)))).toFixed(3);
+    return `| ${method} | ${all.length} | ${
+      mean(all.map((s) => s.share)).toFixed(3)
+    } | ${rate((s) => s.present)} | ${rate((s) => s.centred)} | ${
+      rate((s) => s.iou >= 0.5)
+    } | ${mean(all.map((s) => s.iou)).toFixed(3)} |`;
   }),
 ].join("\n");
 await writeFile(`${folder}/fidelity.md`, table + "\n");

@@ -21,7 +21,15 @@ const KINDS = {
   mushroom: 0.98,
 } as const;
 const COLOURS = ["red", "orange", "yellow", "green", "blue", "purple"];
-const PLACES = ["", "on grass", "at sea", "in the snow", "in the desert", "at night", "in a room"];
+const PLACES = [
+  "",
+  "on grass",
+  "at sea",
+  "in the snow",
+  "in the desert",
+  "at night",
+  "in a room",
+];
 const SIDES = [[0.4, 0.68], [0.32, 0.56], [0.27, 0.46]] as const; // by number of objects
 
 /** Uniform numbers in [0, 1): mulberry32. */
@@ -42,33 +50,48 @@ export function randomLayouts(count: number, seed: number): Layout[] {
 }
 
 function layout(objects: number, next: () => number): Layout {
-  const pick = <T>(list: readonly T[]): T => list[Math.floor(next() * list.length)]!;
-  const kinds = shuffled(Object.keys(KINDS) as (keyof typeof KINDS)[], next).slice(0, objects);
+  const pick = <T>(list: readonly T[]): T =>
+    list[Math.floor(next() * list.length)]!;
+  const kinds = shuffled(Object.keys(KINDS) as (keyof typeof KINDS)[], next)
+    .slice(0, objects);
   const [low, high] = SIDES[objects - 1]!;
   let boxes: Box[] = [];
   while (boxes.length < objects) {
     boxes = [];
     for (const kind of kinds) {
       const side = low + (high - low) * next();
-      const [w, h] = [Math.min(0.92, side * Math.sqrt(KINDS[kind])), Math.min(0.92, side / Math.sqrt(KINDS[kind]))];
+      const [w, h] = [
+        Math.min(0.92, side * Math.sqrt(KINDS[kind])),
+        Math.min(0.92, side / Math.sqrt(KINDS[kind])),
+      ];
       const [x, y] = [0.01 + (0.98 - w) * next(), 0.01 + (0.98 - h) * next()];
-      const box = [x, y, x + w, y + h].map((v) => Math.round(v * 1000) / 1000) as unknown as Box;
+      const box = [x, y, x + w, y + h].map((v) =>
+        Math.round(v * 1000) / 1000
+      ) as unknown as Box;
       if (boxes.every((other) => overlap(box, other) < 0.08)) boxes.push(box);
     }
   }
-  const regions = kinds.map((kind, i): Region => ({ phrase: `${pick(COLOURS)} ${kind}`, boxes: [boxes[i]!] }));
-  const phrases = shuffled(regions, next).map(({ phrase }) => `${/^[aeiou]/.test(phrase) ? "an" : "a"} ${phrase}`);
+  const regions = kinds.map((kind, i): Region => ({
+    phrase: `${pick(COLOURS)} ${kind}`,
+    boxes: [boxes[i]!],
+  }));
+  const phrases = shuffled(regions, next).map(({ phrase }) =>
+    `${/^[aeiou]/.test(phrase) ? "an" : "a"} ${phrase}`
+  );
   const last = phrases.pop()!;
   const list = phrases.length ? `${phrases.join(", ")} and ${last}` : last;
   return { prompt: `${list} ${pick(PLACES)}`.trim(), regions };
 }
 
 function shuffled<T>(list: readonly T[], next: () => number): T[] {
-  return list.map((x) => [next(), x] as const).sort((a, b) => a[0] - b[0]).map(([, x]) => x);
+  return list.map((x) => [next(), x] as const).sort((a, b) => a[0] - b[0]).map((
+    [, x],
+  ) => x);
 }
 
 function intersection(a: Box, b: Box): number {
-  return Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0])) * Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
+  return Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0])) *
+    Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
 }
 
 function area([x0, y0, x1, y1]: Box): number {

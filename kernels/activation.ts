@@ -1,13 +1,19 @@
 /** Activations and their vjps. */
 import wgsl from "./activation.wgsl" with { type: "text" };
-import { ACTIVATIONS, activationRef } from "./activation_ref.ts";
+import { activationRef, ACTIVATIONS } from "./activation_ref.ts";
 import { elementGroups, type Kernel, type Tensor } from "./backend.ts";
 import { record } from "./tape.ts";
 
-const KERNEL: Kernel = { name: "activation", wgsl, bindings: "rrw", params: ["count"], ref: activationRef };
+const KERNEL: Kernel = {
+  name: "activation",
+  wgsl,
+  bindings: "rrw",
+  params: ["count"],
+  ref: activationRef,
+};
 
 /** Which activation: `gelu` is the exact erf form, `quick_gelu` is `x sigmoid(1.702 x)`. */
-export type Activation = typeof ACTIVATIONS[number];
+export type Activation = "silu" | "gelu" | "quick_gelu";
 
 /**
  * `f(x)`, element by element.

@@ -11,8 +11,19 @@ import deltaWgsl from "./attention_delta.wgsl" with { type: "text" };
 import probeWgsl from "./attention_probe.wgsl" with { type: "text" };
 import softmaxWgsl from "./softmax_columns.wgsl" with { type: "text" };
 import gradWgsl from "./softmax_grad.wgsl" with { type: "text" };
-import { attentionDeltaRef, attentionProbeRef, softmaxColumnsRef, softmaxGradRef } from "./attention_ref.ts";
-import { channelMajor, elementGroups, expectShape, type Kernel, type Tensor } from "./backend.ts";
+import {
+  attentionDeltaRef,
+  attentionProbeRef,
+  softmaxColumnsRef,
+  softmaxGradRef,
+} from "./attention_ref.ts";
+import {
+  channelMajor,
+  elementGroups,
+  expectShape,
+  type Kernel,
+  type Tensor,
+} from "./backend.ts";
 import { gemm } from "./gemm.ts";
 import { record } from "./tape.ts";
 
@@ -78,18 +89,27 @@ export interface Attended {
  *   numbers per query.
  * @see Vaswani et al. 2017, arXiv:1706.03762; chunking as in Rabe and Staats 2021, arXiv:2112.05682.
  */
-export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Attended {
+export function attention(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  options: AttentionOptions,
+): Attended {
   const [batch, channels, queries] = channelMajor(q, "attention");
   const [, , keys] = channelMajor(k, "attention");
   const { heads, causal = false, probe, chunkBytes = CHUNK_BYTES } = options;
   expectShape(k, [batch, channels, ...k.shape.slice(2)], "attention keys");
   expectShape(v, k.shape, "attention values");
   if (channels % heads) {
-    throw new RangeError(`Cannot run attention: ${heads} heads must divide the channels: current shape is [${q.shape}]`);
+    throw new RangeError(
+      `Cannot run attention: ${heads} heads must divide the channels: current shape is [${q.shape}]`,
+    );
   }
   for (const token of probe ?? []) {
     if (!(Number.isInteger(token) && token >= 0 && token < keys)) {
-      throw new RangeError(`Cannot probe attention: key must be below ${keys}: current ${token}`);
+      throw new RangeError(
+        `Cannot probe attention: key must be below ${keys}: current ${token}`,
+      );
     }
   }
   const backend = q.backend;
@@ -97,14 +117,24 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
   const z = batch * heads;
   const scale = 1 / Math.sqrt(width);
   // A multiple of 4, so that the matrix products may use vec4.
-  const chunk = Math.min(queries, Math.max(4, Math.floor(chunkBytes / (4 * z * keys) / 4) * 4));
+  const chunk = Math.min(
+    queries,
+    Math.max(4, Math.floor(chunkBytes / (4 * z * keys) / 4) * 4),
+  );
   const perHead = { stride: queries, batchStride: width * queries };
   const perKey = { stride: keys, batchStride: width * keys };
   const chunks: [first: number, columns: number][] = [];
-  for (let first = 0; first < queries; first += chunk) chunks.push([first, Math.min(chunk, queries - first)]);
+  for (let first = 0; first < queries; first += chunk) {
+    chunks.push([first, Math.min(chunk, queries - first)]);
+  }
 
   /** Scores of one chunk, keys by queries, and then their softmax. */
-  const probabilities = (first: number, columns: number, stats: Tensor, again: boolean): Tensor => {
+  const probabilities = (
+    first: number,
+    columns: number,
+    stats: Tensor,
+    again: boolean,
+  ): Tensor => {
     const s = backend.alloc([z, keys, columns]);
     gemm(
       [keys, columns, width],
@@ -136,7 +166,9 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
   }
   const tokens = probe?.length ?? 0;
   // Even a caller without probes needs something to bind.
-  using probed = backend.upload(Float32Array.from(tokens ? probe! : [0]), [Math.max(1, tokens)]);
+  using probed = backend.upload(Float32Array.from(tokens ? probe! : [0]), [
+    Math.max(1, tokens),
+  ]);
   let logProbs: Tensor | undefined;
   if (tokens) {
     logProbs = backend.alloc([batch, heads, tokens, ...q.shape.slice(2)]);
@@ -147,7 +179,11 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
     });
   }
 
-  const back = (go: Tensor | undefined, h: Tensor | undefined, needs: readonly boolean[]): (Tensor | undefined)[] => {
+  const back = (
+    go: Tensor | undefined,
+    h: Tensor | undefined,
+    needs: readonly boolean[],
+  ): (Tensor | undefined)[] => {
     const flags = { OUTPUT: Number(!!go), PROBE: Number(!!h) };
     using delta = backend.alloc([z, queries]);
     backend.dispatch(DELTA, {
@@ -156,10 +192,16 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
       constants: flags,
       groups: elementGroups(delta.size),
     });
-    const [dq, dk, dv] = [q, k, v].map((x, i) => needs[i] ? backend.alloc(x.shape) : undefined);
+    const [dq, dk, dv] = [q, k, v].map((x, i) =>
+      needs[i] ? backend.alloc(x.shape) : undefined
+    );
     chunks.forEach(([first, columns], index) => {
       using s = probabilities(first, columns, stats, true);
-      const inChunk = { tensor: s, stride: columns, batchStride: keys * columns };
+      const inChunk = {
+        tensor: s,
+        stride: columns,
+        batchStride: keys * columns,
+      };
       if (dv && go) {
         gemm(
           [width, keys, columns],

@@ -11,15 +11,23 @@ export function softmaxColumnsRef(
   // Keys outside, queries inside: the order in which the numbers lie.
   for (let z = 0; z * columns < count; z++) {
     const start = z * keys * columns;
-    const high = stats!.subarray(z * 2 * queries + first, z * 2 * queries + first + columns);
-    const inverse = stats!.subarray((z * 2 + 1) * queries + first, (z * 2 + 1) * queries + first + columns);
+    const high = stats!.subarray(
+      z * 2 * queries + first,
+      z * 2 * queries + first + columns,
+    );
+    const inverse = stats!.subarray(
+      (z * 2 + 1) * queries + first,
+      (z * 2 + 1) * queries + first + columns,
+    );
     const seen = (j: number, n: number): boolean => !CAUSAL || j <= first + n;
     if (!AGAIN) {
       high.fill(-Infinity);
       inverse.fill(0); // first the sum
       for (let j = 0; j < keys; j++) {
         for (let n = 0; n < columns; n++) {
-          if (seen(j, n)) high[n] = Math.max(high[n]!, s![start + j * columns + n]!);
+          if (seen(j, n)) {
+            high[n] = Math.max(high[n]!, s![start + j * columns + n]!);
+          }
         }
       }
     }
@@ -43,23 +51,44 @@ export function softmaxColumnsRef(
 }
 
 /** Bindings q, k, stats, tokens, out. */
-export function attentionProbeRef(bind: readonly Float64Array[], p: Params): void {
-  const [q, k, stats, tokens, out] = bind as [Float64Array, Float64Array, Float64Array, Float64Array, Float64Array];
+export function attentionProbeRef(
+  bind: readonly Float64Array[],
+  p: Params,
+): void {
+  const [q, k, stats, tokens, out] = bind as [
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+  ];
   const { count = 0, queries = 1, keys = 1, width = 1, scale = 1 } = p;
   for (let i = 0; i < count; i++) {
     const n = i % queries;
     const token = tokens[Math.floor(i / queries) % p.tokens!]!;
     const z = Math.floor(i / queries / p.tokens!);
     let sum = 0;
-    for (let d = 0; d < width; d++) sum += k[(z * width + d) * keys + token]! * q[(z * width + d) * queries + n]!;
+    for (let d = 0; d < width; d++) {
+      sum += k[(z * width + d) * keys + token]! *
+        q[(z * width + d) * queries + n]!;
+    }
     const at = z * 2 * queries + n;
     out[i] = scale * sum - stats[at]! + Math.log(stats[at + queries]!);
   }
 }
 
 /** Bindings go, o, h, delta. */
-export function attentionDeltaRef(bind: readonly Float64Array[], p: Params, { OUTPUT = 0, PROBE = 0 }: Params): void {
-  const [go, o, h, delta] = bind as [Float64Array, Float64Array, Float64Array, Float64Array];
+export function attentionDeltaRef(
+  bind: readonly Float64Array[],
+  p: Params,
+  { OUTPUT = 0, PROBE = 0 }: Params,
+): void {
+  const [go, o, h, delta] = bind as [
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+  ];
   const { count = 0, queries = 1, width = 1, tokens = 0 } = p;
   for (let i = 0; i < count; i++) {
     const z = Math.floor(i / queries);
@@ -69,15 +98,34 @@ export function attentionDeltaRef(bind: readonly Float64Array[], p: Params, { OU
       const at = (z * width + d) * queries + n;
       sum += go[at]! * o[at]!;
     }
-    for (let t = 0; PROBE && t < tokens; t++) sum += h[(z * tokens + t) * queries + n]!;
+    for (let t = 0; PROBE && t < tokens; t++) {
+      sum += h[(z * tokens + t) * queries + n]!;
+    }
     delta[i] = sum;
   }
 }
 
 /** Bindings s, dp, delta, h, probed. */
-export function softmaxGradRef(bind: readonly Float64Array[], p: Params, { OUTPUT = 0, PROBE = 0 }: Params): void {
-  const [s, dp, delta, h, probed] = bind as [Float64Array, Float64Array, Float64Array, Float64Array, Float64Array];
-  const { count = 0, keys = 1, columns = 1, queries = 1, first = 0, tokens = 0 } = p;
+export function softmaxGradRef(
+  bind: readonly Float64Array[],
+  p: Params,
+  { OUTPUT = 0, PROBE = 0 }: Params,
+): void {
+  const [s, dp, delta, h, probed] = bind as [
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+  ];
+  const {
+    count = 0,
+    keys = 1,
+    columns = 1,
+    queries = 1,
+    first = 0,
+    tokens = 0,
+  } = p;
   for (let i = 0; i < count; i++) {
     const n = first + i % columns;
     const key = Math.floor(i / columns) % keys;

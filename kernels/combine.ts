@@ -1,6 +1,11 @@
 /** Weighted sums of tensors: residual additions, classifier-free guidance, gradient accumulation. */
 import wgsl from "./combine.wgsl" with { type: "text" };
-import { elementGroups, expectSize, type Kernel, type Tensor } from "./backend.ts";
+import {
+  elementGroups,
+  expectSize,
+  type Kernel,
+  type Tensor,
+} from "./backend.ts";
 import { combineRef } from "./combine_ref.ts";
 import { record } from "./tape.ts";
 
@@ -19,7 +24,12 @@ const KERNEL: Kernel = {
  * @param y As many elements as `x`.
  * @returns Shape of `x`. Differentiable in both.
  */
-export function combine(x: Tensor, alpha: number, y: Tensor, beta: number): Tensor {
+export function combine(
+  x: Tensor,
+  alpha: number,
+  y: Tensor,
+  beta: number,
+): Tensor {
   expectSize(y, x.size, "combine");
   const out = x.backend.alloc(x.shape);
   x.backend.dispatch(KERNEL, {

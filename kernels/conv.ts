@@ -7,14 +7,41 @@ import im2colWgsl from "./im2col.wgsl" with { type: "text" };
 import inputWgsl from "./winograd_input.wgsl" with { type: "text" };
 import outputWgsl from "./winograd_output.wgsl" with { type: "text" };
 import weightWgsl from "./winograd_weight.wgsl" with { type: "text" };
-import { elementGroups, expectSize, type Kernel, type Tensor } from "./backend.ts";
+import {
+  elementGroups,
+  expectSize,
+  type Kernel,
+  type Tensor,
+} from "./backend.ts";
 import { gemm } from "./gemm.ts";
 import { col2imRef, im2colRef } from "./im2col_ref.ts";
 import { record } from "./tape.ts";
-import { winogradInputRef, winogradOutputRef, winogradWeightRef } from "./winograd_ref.ts";
+import {
+  winogradInputRef,
+  winogradOutputRef,
+  winogradWeightRef,
+} from "./winograd_ref.ts";
 
-const TILES = ["count", "channels", "height", "width", "rows", "columns", "tiles"];
-const COLUMNS = ["count", "height", "width", "outHeight", "outWidth", "kernel", "stride", "top", "left"];
+const TILES = [
+  "count",
+  "channels",
+  "height",
+  "width",
+  "rows",
+  "columns",
+  "tiles",
+];
+const COLUMNS = [
+  "count",
+  "height",
+  "width",
+  "outHeight",
+  "outWidth",
+  "kernel",
+  "stride",
+  "top",
+  "left",
+];
 const WEIGHT: Kernel = {
   name: "winograd_weight",
   wgsl: weightWgsl,
@@ -36,8 +63,20 @@ const OUTPUT: Kernel = {
   params: [...TILES, "shiftStride"],
   ref: winogradOutputRef,
 };
-const IM2COL: Kernel = { name: "im2col", wgsl: im2colWgsl, bindings: "rw", params: COLUMNS, ref: im2colRef };
-const COL2IM: Kernel = { name: "col2im", wgsl: col2imWgsl, bindings: "rw", params: COLUMNS, ref: col2imRef };
+const IM2COL: Kernel = {
+  name: "im2col",
+  wgsl: im2colWgsl,
+  bindings: "rw",
+  params: COLUMNS,
+  ref: im2colRef,
+};
+const COL2IM: Kernel = {
+  name: "col2im",
+  wgsl: col2imWgsl,
+  bindings: "rw",
+  params: COLUMNS,
+  ref: col2imRef,
+};
 
 /** Options of `conv3x3`. */
 export interface Conv3x3Options {
@@ -63,7 +102,11 @@ export function winogradWeight(weight: Tensor, u?: Tensor): Tensor {
   u ??= weight.backend.alloc([16, out, channels]);
   expectSize(u, 16 * out * channels, "winograd_weight");
   const count = out * channels;
-  weight.backend.dispatch(WEIGHT, { bind: [weight, u], params: { count }, groups: elementGroups(count) });
+  weight.backend.dispatch(WEIGHT, {
+    bind: [weight, u],
+    params: { count },
+    groups: elementGroups(count),
+  });
   return u;
 }
 
@@ -74,16 +117,32 @@ export function winogradWeight(weight: Tensor, u?: Tensor): Tensor {
  * @param weight `[16, out, in]` from `winogradWeight`.
  * @returns `[batch, out, height, width]`. Differentiable in `x`, `shift` and `residual`; saves nothing.
  */
-export function conv3x3(x: Tensor, weight: Tensor, options: Conv3x3Options = {}): Tensor {
+export function conv3x3(
+  x: Tensor,
+  weight: Tensor,
+  options: Conv3x3Options = {},
+): Tensor {
   const [batch, channels, height, width] = image(x, "conv3x3");
   const out = weight.shape[1] ?? 0;
   expectSize(weight, 16 * out * channels, "conv3x3");
   const { bias, shift, residual } = options;
-  if (shift) expectSize(shift, shift.shape[0] === 1 ? out : batch * out, "conv3x3 shift");
+  if (shift) {
+    expectSize(
+      shift,
+      shift.shape[0] === 1 ? out : batch * out,
+      "conv3x3 shift",
+    );
+  }
   if (bias) expectSize(bias, out, "conv3x3 bias");
-  if (residual) expectSize(residual, batch * out * height * width, "conv3x3 residual");
+  if (residual) {
+    expectSize(residual, batch * out * height * width, "conv3x3 residual");
+  }
   const y = winograd(x, weight, [channels, out], false, options);
-  const inputs = [x, ...(shift ? [shift] : []), ...(residual ? [residual] : [])];
+  const inputs = [
+    x,
+    ...(shift ? [shift] : []),
+    ...(residual ? [residual] : []),
+  ];
   record([y], inputs, [], ([g], needs) => {
     const grads: (Tensor | undefined)[] = [
       needs[0] ? winograd(g!, weight, [out, channels], true, {}) : undefined,
@@ -125,7 +184,12 @@ function winograd(
   const y = backend.alloc([batch, to, height, width]);
   backend.dispatch(OUTPUT, {
     bind: [m, bias ?? m, shift ?? m, residual ?? m, y],
-    params: { ...size, count: to * tiles, channels: to, shiftStride: shift && shift.shape[0] !== 1 ? to : 0 },
+    params: {
+      ...size,
+      count: to * tiles,
+      channels: to,
+      shiftStride: shift && shift.shape[0] !== 1 ? to : 0,
+    },
     constants: {
       FLIP: Number(flip),
       BIAS: Number(!!bias),
@@ -179,7 +243,12 @@ export interface ConvOptions {
  */
 export function conv(x: Tensor, weight: Tensor, options: ConvOptions): Tensor {
   const [batch, channels, height, width] = image(x, "conv");
-  const { bias, kernel, stride = 1, padding: [left, right, top, bottom] = [0, 0, 0, 0] } = options;
+  const {
+    bias,
+    kernel,
+    stride = 1,
+    padding: [left, right, top, bottom] = [0, 0, 0, 0],
+  } = options;
   const out = weight.shape[0] ?? 0;
   const depth = channels * kernel * kernel;
   expectSize(weight, out * depth, "conv");
@@ -187,11 +256,23 @@ export function conv(x: Tensor, weight: Tensor, options: ConvOptions): Tensor {
   const outHeight = Math.floor((height + top + bottom - kernel) / stride) + 1;
   const outWidth = Math.floor((width + left + right - kernel) / stride) + 1;
   if (outHeight < 1 || outWidth < 1) {
-    throw new RangeError(`Cannot run conv: the kernel of ${kernel} must fit the padded input: current shape is [${x.shape}]`);
+    throw new RangeError(
+      `Cannot run conv: the kernel of ${kernel} must fit the padded input: current shape is [${x.shape}]`,
+    );
   }
   const backend = x.backend;
   const cells = outHeight * outWidth;
-  const params = { planes: batch * channels, height, width, outHeight, outWidth, kernel, stride, top, left };
+  const params = {
+    planes: batch * channels,
+    height,
+    width,
+    outHeight,
+    outWidth,
+    kernel,
+    stride,
+    top,
+    left,
+  };
   using columns = backend.alloc([batch, depth, cells]);
   backend.dispatch(IM2COL, {
     bind: [x, columns],
@@ -216,7 +297,11 @@ export function conv(x: Tensor, weight: Tensor, options: ConvOptions): Tensor {
       { batch, a: "column" },
     );
     const dx = backend.alloc(x.shape);
-    backend.dispatch(COL2IM, { bind: [back, dx], params: { ...params, count: dx.size }, groups: elementGroups(dx.size) });
+    backend.dispatch(COL2IM, {
+      bind: [back, dx],
+      params: { ...params, count: dx.size },
+      groups: elementGroups(dx.size),
+    });
     return [dx];
   });
   return y;
@@ -225,7 +310,9 @@ export function conv(x: Tensor, weight: Tensor, options: ConvOptions): Tensor {
 function image(x: Tensor, what: string): [number, number, number, number] {
   const [batch = 0, channels = 0, height = 0, width = 0] = x.shape;
   if (x.shape.length !== 4 || x.size === 0) {
-    throw new RangeError(`Cannot run ${what}: x must be [batch, channels, height, width]: current shape is [${x.shape}]`);
+    throw new RangeError(
+      `Cannot run ${what}: x must be [batch, channels, height, width]: current shape is [${x.shape}]`,
+    );
   }
   return [batch, channels, height, width];
 }

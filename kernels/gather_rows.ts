@@ -1,6 +1,11 @@
 /** Token and position embeddings. */
 import wgsl from "./gather_rows.wgsl" with { type: "text" };
-import { elementGroups, expectSize, type Kernel, type Tensor } from "./backend.ts";
+import {
+  elementGroups,
+  expectSize,
+  type Kernel,
+  type Tensor,
+} from "./backend.ts";
 import { gatherRowsRef } from "./gather_rows_ref.ts";
 
 const KERNEL: Kernel = {
@@ -20,23 +25,43 @@ const KERNEL: Kernel = {
  * @returns `[batch, channels, cells]`. Not differentiable.
  * @throws {RangeError} If an id is not a row of the table.
  */
-export function gatherRows(table: Tensor, positions: Tensor, ids: readonly Int32Array[]): Tensor {
+export function gatherRows(
+  table: Tensor,
+  positions: Tensor,
+  ids: readonly Int32Array[],
+): Tensor {
   const [rows = 0, channels = 0] = table.shape;
   const cells = ids[0]?.length ?? 0;
   expectSize(table, rows * channels, "gather_rows");
-  expectSize(positions, (positions.shape[0] ?? 0) * channels, "gather_rows positions");
-  if (cells < 1 || cells > (positions.shape[0] ?? 0) || ids.some((list) => list.length !== cells)) {
-    throw new RangeError(`Cannot run gather_rows: each list must hold 1 to ${positions.shape[0]} ids: current ${cells}`);
+  expectSize(
+    positions,
+    (positions.shape[0] ?? 0) * channels,
+    "gather_rows positions",
+  );
+  if (
+    cells < 1 || cells > (positions.shape[0] ?? 0) ||
+    ids.some((list) => list.length !== cells)
+  ) {
+    throw new RangeError(
+      `Cannot run gather_rows: each list must hold 1 to ${
+        positions.shape[0]
+      } ids: current ${cells}`,
+    );
   }
   for (const list of ids) {
     for (const id of list) {
       if (id < 0 || id >= rows) {
-        throw new RangeError(`Cannot run gather_rows: each id must be below ${rows}: current ${id}`);
+        throw new RangeError(
+          `Cannot run gather_rows: each id must be below ${rows}: current ${id}`,
+        );
       }
     }
   }
   const backend = table.backend;
-  using index = backend.upload(Float32Array.from(ids.flatMap((list) => [...list])), [ids.length, cells]);
+  using index = backend.upload(
+    Float32Array.from(ids.flatMap((list) => [...list])),
+    [ids.length, cells],
+  );
   const out = backend.alloc([ids.length, channels, cells]);
   backend.dispatch(KERNEL, {
     bind: [table, positions, index, out],

@@ -1,10 +1,21 @@
 /** The gated activation of the transformer's feed-forward layer. */
 import wgsl from "./geglu.wgsl" with { type: "text" };
-import { channelMajor, elementGroups, type Kernel, type Tensor } from "./backend.ts";
+import {
+  channelMajor,
+  elementGroups,
+  type Kernel,
+  type Tensor,
+} from "./backend.ts";
 import { gegluRef } from "./geglu_ref.ts";
 import { record } from "./tape.ts";
 
-const KERNEL: Kernel = { name: "geglu", wgsl, bindings: "rrw", params: ["count", "plane"], ref: gegluRef };
+const KERNEL: Kernel = {
+  name: "geglu",
+  wgsl,
+  bindings: "rrw",
+  params: ["count", "plane"],
+  ref: gegluRef,
+};
 
 /**
  * `v gelu(u)` with `[v, u]` the two halves of the channels, gelu in its exact erf form.
@@ -17,15 +28,30 @@ const KERNEL: Kernel = { name: "geglu", wgsl, bindings: "rrw", params: ["count",
 export function geglu(x: Tensor): Tensor {
   const [batch, channels, cells] = channelMajor(x, "geglu");
   if (channels % 2) {
-    throw new RangeError(`Cannot run geglu: the number of channels must be even: current shape is [${x.shape}]`);
+    throw new RangeError(
+      `Cannot run geglu: the number of channels must be even: current shape is [${x.shape}]`,
+    );
   }
-  const params = { count: batch * channels / 2 * cells, plane: channels / 2 * cells };
+  const params = {
+    count: batch * channels / 2 * cells,
+    plane: channels / 2 * cells,
+  };
   const out = x.backend.alloc([batch, channels / 2, ...x.shape.slice(2)]);
   const groups = elementGroups(params.count);
-  x.backend.dispatch(KERNEL, { bind: [x, x, out], params, constants: { GRAD: 0 }, groups });
+  x.backend.dispatch(KERNEL, {
+    bind: [x, x, out],
+    params,
+    constants: { GRAD: 0 },
+    groups,
+  });
   record([out], [x], [x], ([g]) => {
     const dx = x.backend.alloc(x.shape);
-    x.backend.dispatch(KERNEL, { bind: [x, g!, dx], params, constants: { GRAD: 1 }, groups });
+    x.backend.dispatch(KERNEL, {
+      bind: [x, g!, dx],
+      params,
+      constants: { GRAD: 1 },
+      groups,
+    });
     return [dx];
   });
   return out;

@@ -3,7 +3,11 @@ import { gelu, geluSlope } from "./activation_ref.ts";
 import type { Params } from "./backend.ts";
 
 /** `out = v gelu(u)`, or with GRAD the gradient on `[v, u]`; bindings x, g, out. */
-export function gegluRef(bind: readonly Float64Array[], { count = 0, plane = 1 }: Params, { GRAD = 0 }: Params): void {
+export function gegluRef(
+  bind: readonly Float64Array[],
+  { count = 0, plane = 1 }: Params,
+  { GRAD = 0 }: Params,
+): void {
   const [x, g, out] = bind as [Float64Array, Float64Array, Float64Array];
   for (let i = 0; i < count; i++) {
     const at = i + Math.floor(i / plane) * plane;

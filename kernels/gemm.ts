@@ -4,8 +4,28 @@ import wgslVec4 from "./gemm_vec4.wgsl" with { type: "text" };
 import type { Kernel, Tensor } from "./backend.ts";
 import { gemmRef } from "./gemm_ref.ts";
 
-const PARAMS = ["M", "N", "K", "lda", "ldb", "ldc", "sa", "sb", "sc", "oa", "ob", "oc", "alpha:f"];
-const GEMM: Kernel = { name: "gemm", wgsl, bindings: "rrrrw", params: PARAMS, ref: gemmRef };
+const PARAMS = [
+  "M",
+  "N",
+  "K",
+  "lda",
+  "ldb",
+  "ldc",
+  "sa",
+  "sb",
+  "sc",
+  "oa",
+  "ob",
+  "oc",
+  "alpha:f",
+];
+const GEMM: Kernel = {
+  name: "gemm",
+  wgsl,
+  bindings: "rrrrw",
+  params: PARAMS,
+  ref: gemmRef,
+};
 const GEMM_VEC4: Kernel = { ...GEMM, name: "gemm_vec4", wgsl: wgslVec4 };
 
 /** Where a matrix lies in a tensor, in elements. */
@@ -52,33 +72,55 @@ export function gemm(
   c: Matrix,
   options: GemmOptions = {},
 ): void {
-  const { batch = 1, alpha = 1, bias, residual, accumulate = false, variant = "auto" } = options;
+  const {
+    batch = 1,
+    alpha = 1,
+    bias,
+    residual,
+    accumulate = false,
+    variant = "auto",
+  } = options;
   const aRow = (options.a ?? "row") === "row";
   const bRow = options.b === "column";
   if (!(M > 0 && N > 0 && K > 0 && batch > 0)) {
-    throw new RangeError(`Cannot run gemm: M, N, K and batch must be positive: current ${M}, ${N}, ${K}, ${batch}`);
+    throw new RangeError(
+      `Cannot run gemm: M, N, K and batch must be positive: current ${M}, ${N}, ${K}, ${batch}`,
+    );
   }
   check("A", a, aRow ? M : K, aRow ? K : M, batch);
   check("B", b, bRow ? N : K, bRow ? K : N, batch);
   check("C", c, M, N, batch);
   if (bias && bias.size !== M) {
-    throw new RangeError(`Cannot run gemm: bias must hold ${M} numbers: current shape is [${bias.shape}]`);
+    throw new RangeError(
+      `Cannot run gemm: bias must hold ${M} numbers: current shape is [${bias.shape}]`,
+    );
   }
   if (residual && residual.size !== c.tensor.size) {
-    throw new RangeError(`Cannot run gemm: residual must have the size of C: current shape is [${residual.shape}]`);
+    throw new RangeError(
+      `Cannot run gemm: residual must have the size of C: current shape is [${residual.shape}]`,
+    );
   }
   const four = (x: Matrix): boolean =>
-    x.stride % 4 === 0 && (x.offset ?? 0) % 4 === 0 && (x.batchStride ?? 0) % 4 === 0;
+    x.stride % 4 === 0 && (x.offset ?? 0) % 4 === 0 &&
+    (x.batchStride ?? 0) % 4 === 0;
   const fits = !bRow && N % 4 === 0 && four(b) && four(c);
   if (variant === "vec4" && !fits) {
-    throw new RangeError("Cannot run gemm_vec4: N, strides and offsets must be multiples of 4");
+    throw new RangeError(
+      "Cannot run gemm_vec4: N, strides and offsets must be multiples of 4",
+    );
   }
   const vec4 = fits && variant !== "any";
   const TX = N > 16 ? 8 : 2; // both kernels hold 8 columns a thread
   const TY = vec4 ? 32 / TX : 64 / TX;
   const rows = vec4 ? 8 : 4;
   c.tensor.backend.dispatch(vec4 ? GEMM_VEC4 : GEMM, {
-    bind: [a.tensor, b.tensor, bias ?? a.tensor, residual ?? a.tensor, c.tensor],
+    bind: [
+      a.tensor,
+      b.tensor,
+      bias ?? a.tensor,
+      residual ?? a.tensor,
+      c.tensor,
+    ],
     params: {
       Z: batch,
       M,
@@ -108,8 +150,15 @@ export function gemm(
   });
 }
 
-function check(name: string, x: Matrix, lines: number, length: number, batch: number): void {
-  const end = (x.offset ?? 0) + (batch - 1) * (x.batchStride ?? 0) + (lines - 1) * x.stride + length;
+function check(
+  name: string,
+  x: Matrix,
+  lines: number,
+  length: number,
+  batch: number,
+): void {
+  const end = (x.offset ?? 0) + (batch - 1) * (x.batchStride ?? 0) +
+    (lines - 1) * x.stride + length;
   if (x.stride < length || end > x.tensor.size) {
     throw new RangeError(
       `Cannot run gemm: ${name} must lie inside its tensor [${x.tensor.shape}]: ${batch} x ${lines} lines of ${length}, stride ${x.stride}, end at ${end}`,

@@ -2,8 +2,18 @@
 import type { Params } from "./backend.ts";
 
 /** `c = alpha A B (+ bias) (+ residual) (+ c)`; bindings and params as in `gemm.wgsl`. */
-export function gemmRef(bind: readonly Float64Array[], p: Params, flags: Params): void {
-  const [a, b, bias, residual, c] = bind as [Float64Array, Float64Array, Float64Array, Float64Array, Float64Array];
+export function gemmRef(
+  bind: readonly Float64Array[],
+  p: Params,
+  flags: Params,
+): void {
+  const [a, b, bias, residual, c] = bind as [
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+  ];
   // `| 0` tells the engine that these are integers, which makes the loops twice as fast.
   const [M, N, K] = [p.M! | 0, p.N! | 0, p.K! | 0];
   const [lda, ldb, ldc] = [p.lda! | 0, p.ldb! | 0, p.ldc! | 0];
@@ -17,7 +27,11 @@ export function gemmRef(bind: readonly Float64Array[], p: Params, flags: Params)
     const oa = p.oa! + z * p.sa! | 0;
     const ob = p.ob! + z * p.sb! | 0;
     const oc = p.oc! + z * p.sc! | 0;
-    const put = (m: number, n: number, ...sums: [number, number, number, number]): void => {
+    const put = (
+      m: number,
+      n: number,
+      ...sums: [number, number, number, number]
+    ): void => {
       for (let j = 0; j < 4 && n + j < N; j++) {
         const at = oc + m * ldc + n + j;
         let value = alpha * sums[j]!;
@@ -30,14 +44,19 @@ export function gemmRef(bind: readonly Float64Array[], p: Params, flags: Params)
     for (let n = 0; n < N; n += 4) {
       // Four columns side by side; past the end they repeat the last.
       for (let k = 0; k < K; k++) {
-        for (let j = 0; j < 4; j++) panel[4 * k + j] = b[ob + Math.min(n + j, N - 1) * bn + k * bk]!;
+        for (let j = 0; j < 4; j++) {
+          panel[4 * k + j] = b[ob + Math.min(n + j, N - 1) * bn + k * bk]!;
+        }
       }
       for (let m = 0; m < M; m += 2) {
         const pair = m + 1 < M ? am : 0;
         let s0 = 0, s1 = 0, s2 = 0, s3 = 0, t0 = 0, t1 = 0, t2 = 0, t3 = 0;
         for (let k = 0, i = oa + m * am; k < K; k++, i += ak) {
           const x = a[i]!, y = a[i + pair]!;
-          const b0 = panel[4 * k]!, b1 = panel[4 * k + 1]!, b2 = panel[4 * k + 2]!, b3 = panel[4 * k + 3]!;
+          const b0 = panel[4 * k]!,
+            b1 = panel[4 * k + 1]!,
+            b2 = panel[4 * k + 2]!,
+            b3 = panel[4 * k + 3]!;
           s0 += x * b0;
           s1 += x * b1;
           s2 += x * b2;

@@ -1,7 +1,13 @@
 /** Group normalisation, with an optional SiLU behind it. */
 import wgsl from "./group_norm.wgsl" with { type: "text" };
 import statsWgsl from "./group_norm_stats.wgsl" with { type: "text" };
-import { channelMajor, elementGroups, expectSize, type Kernel, type Tensor } from "./backend.ts";
+import {
+  channelMajor,
+  elementGroups,
+  expectSize,
+  type Kernel,
+  type Tensor,
+} from "./backend.ts";
 import { groupNormRef, groupNormStatsRef } from "./group_norm_ref.ts";
 import { record } from "./tape.ts";
 
@@ -40,11 +46,18 @@ export interface GroupNormOptions {
  * @throws {RangeError} If the groups do not divide the channels.
  * @see Wu and He 2018, arXiv:1803.08494.
  */
-export function groupNorm(x: Tensor, weight: Tensor, bias: Tensor, options: GroupNormOptions): Tensor {
+export function groupNorm(
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor,
+  options: GroupNormOptions,
+): Tensor {
   const [batch, channels, cells] = channelMajor(x, "group_norm");
   const { groups, eps, silu = false } = options;
   if (channels % groups) {
-    throw new RangeError(`Cannot run group_norm: ${groups} groups must divide the channels: current shape is [${x.shape}]`);
+    throw new RangeError(
+      `Cannot run group_norm: ${groups} groups must divide the channels: current shape is [${x.shape}]`,
+    );
   }
   expectSize(weight, channels, "group_norm");
   expectSize(bias, channels, "group_norm");

@@ -2,7 +2,11 @@
 import type { Params } from "./backend.ts";
 
 /** Statistics per (batch, group); bindings x, weight, bias, g, forward, stats. */
-export function groupNormStatsRef(bind: readonly Float64Array[], p: Params, { GRAD = 0, SILU = 0 }: Params): void {
+export function groupNormStatsRef(
+  bind: readonly Float64Array[],
+  p: Params,
+  { GRAD = 0, SILU = 0 }: Params,
+): void {
   const [x, weight, bias, g, forward, stats] = bind as Float64Array[] as [
     Float64Array,
     Float64Array,
@@ -19,8 +23,10 @@ export function groupNormStatsRef(bind: readonly Float64Array[], p: Params, { GR
       const channel = block % groups * (count / cells);
       for (let i = 0; i < count; i++) {
         const c = channel + Math.floor(i / cells);
-        const xhat = (x[start + i]! - forward[2 * block]!) * forward[2 * block + 1]!;
-        const q = g[start + i]! * weight[c]! * (SILU ? siluSlope(xhat * weight[c]! + bias[c]!) : 1);
+        const xhat = (x[start + i]! - forward[2 * block]!) *
+          forward[2 * block + 1]!;
+        const q = g[start + i]! * weight[c]! *
+          (SILU ? siluSlope(xhat * weight[c]! + bias[c]!) : 1);
         first += q;
         second += q * xhat;
       }
@@ -36,7 +42,11 @@ export function groupNormStatsRef(bind: readonly Float64Array[], p: Params, { GR
 }
 
 /** Normalises, or with GRAD goes back; bindings x, weight, bias, g, forward, sums, out. */
-export function groupNormRef(bind: readonly Float64Array[], p: Params, { GRAD = 0, SILU = 0 }: Params): void {
+export function groupNormRef(
+  bind: readonly Float64Array[],
+  p: Params,
+  { GRAD = 0, SILU = 0 }: Params,
+): void {
   const [x, weight, bias, g, forward, sums, out] = bind as Float64Array[] as [
     Float64Array,
     Float64Array,
@@ -55,7 +65,8 @@ export function groupNormRef(bind: readonly Float64Array[], p: Params, { GRAD = 
     const pre = xhat * weight[c]! + bias[c]!;
     if (GRAD) {
       const q = g[i]! * weight[c]! * (SILU ? siluSlope(pre) : 1);
-      out[i] = rstd * (q - (sums[2 * block]! + xhat * sums[2 * block + 1]!) / count);
+      out[i] = rstd *
+        (q - (sums[2 * block]! + xhat * sums[2 * block + 1]!) / count);
     } else out[i] = SILU ? pre / (1 + Math.exp(-pre)) : pre;
   }
 }

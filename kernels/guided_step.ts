@@ -1,6 +1,11 @@
 /** Classifier-free guidance and a linear sampler step. */
 import wgsl from "./guided_step.wgsl" with { type: "text" };
-import { elementGroups, expectSize, type Kernel, type Tensor } from "./backend.ts";
+import {
+  elementGroups,
+  expectSize,
+  type Kernel,
+  type Tensor,
+} from "./backend.ts";
 import { guidedStepRef } from "./guided_step_ref.ts";
 
 const KERNEL: Kernel = {

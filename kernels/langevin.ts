@@ -1,6 +1,11 @@
 /** The adaptive Langevin update of the latent, with every norm kept on the device. */
 import wgsl from "./langevin.wgsl" with { type: "text" };
-import { elementGroups, expectSize, type Kernel, type Tensor } from "./backend.ts";
+import {
+  elementGroups,
+  expectSize,
+  type Kernel,
+  type Tensor,
+} from "./backend.ts";
 import { dotInto } from "./dot.ts";
 import { langevinRef } from "./langevin_ref.ts";
 
@@ -8,7 +13,18 @@ const KERNEL: Kernel = {
   name: "langevin",
   wgsl,
   bindings: "rrrww",
-  params: ["count", "total", "adapt", "noiseLevel:f", "factor:f", "nu:f", "snr:f", "guard:f", "noise:f", "expected:f"],
+  params: [
+    "count",
+    "total",
+    "adapt",
+    "noiseLevel:f",
+    "factor:f",
+    "nu:f",
+    "snr:f",
+    "guard:f",
+    "noise:f",
+    "expected:f",
+  ],
   ref: langevinRef,
 };
 
@@ -78,9 +94,19 @@ export function langevinStep(
   dotInto(grad, grad, state, { slot: 1, ...slots });
   dotInto(noise, noise, state, { slot: 3, ...slots });
   using g = backend.alloc(z.shape);
-  backend.dispatch(KERNEL, { bind: [eps, grad, noise, state, g], params, constants: { UPDATE: 0 }, groups });
+  backend.dispatch(KERNEL, {
+    bind: [eps, grad, noise, state, g],
+    params,
+    constants: { UPDATE: 0 },
+    groups,
+  });
   dotInto(g, g, state, { slot: 2, ...slots });
   const out = backend.alloc(z.shape);
-  backend.dispatch(KERNEL, { bind: [z, g, noise, state, out], params, constants: { UPDATE: 1 }, groups });
+  backend.dispatch(KERNEL, {
+    bind: [z, g, noise, state, out],
+    params,
+    constants: { UPDATE: 1 },
+    groups,
+  });
   return out;
 }

@@ -1,6 +1,12 @@
 /** Layer normalisation over channels. */
 import wgsl from "./layer_norm.wgsl" with { type: "text" };
-import { channelMajor, elementGroups, expectSize, type Kernel, type Tensor } from "./backend.ts";
+import {
+  channelMajor,
+  elementGroups,
+  expectSize,
+  type Kernel,
+  type Tensor,
+} from "./backend.ts";
 import { layerNormRef } from "./layer_norm_ref.ts";
 import { record } from "./tape.ts";
 
@@ -21,7 +27,12 @@ const KERNEL: Kernel = {
  * @returns Shape of `x`. Differentiable in `x`; saves `x`.
  * @see Ba et al. 2016, arXiv:1607.06450.
  */
-export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, eps: number): Tensor {
+export function layerNorm(
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor,
+  eps: number,
+): Tensor {
   const [batch, channels, cells] = channelMajor(x, "layer_norm");
   expectSize(weight, channels, "layer_norm");
   expectSize(bias, channels, "layer_norm");

@@ -58,7 +58,10 @@ export function layoutEnergy(
   backend.dispatch(KERNEL, {
     bind: [logA, tables.mask, tables.logTau, tables.rows, h, terms],
     params: { count: heads * tokens, tokens, cells, rho: options.rho },
-    constants: { REVERSE: Number(options.reverse ?? false), MOST_PRIORS: Math.max(1, tables.mostPriors) },
+    constants: {
+      REVERSE: Number(options.reverse ?? false),
+      MOST_PRIORS: Math.max(1, tables.mostPriors),
+    },
     groups: [heads * tokens, 1, 1],
   });
   return { h, terms };

@@ -2,7 +2,11 @@
 import type { Params } from "./backend.ts";
 
 /** Bindings logA, mask, logTau, rows, h, terms; see `layout_energy.wgsl`. */
-export function layoutEnergyRef(bind: readonly Float64Array[], p: Params, { REVERSE = 0 }: Params): void {
+export function layoutEnergyRef(
+  bind: readonly Float64Array[],
+  p: Params,
+  { REVERSE = 0 }: Params,
+): void {
   const [logA, mask, logTau, rows, h, terms] = bind as Float64Array[] as [
     Float64Array,
     Float64Array,
@@ -14,7 +18,10 @@ export function layoutEnergyRef(bind: readonly Float64Array[], p: Params, { REVE
   const { count = 0, tokens = 1, cells = 1, rho = 0 } = p;
   for (let r = 0; r < count; r++) {
     const start = r * cells;
-    const [region = 0, firstPrior = 0, priors = 0, weight = 0] = rows.subarray(r % tokens * 4, r % tokens * 4 + 4);
+    const [region = 0, firstPrior = 0, priors = 0, weight = 0] = rows.subarray(
+      r % tokens * 4,
+      r % tokens * 4 + 4,
+    );
     let high = -Infinity;
     for (let u = 0; u < cells; u++) high = Math.max(high, logA[start + u]!);
     let sum = 0, inside = 0;
@@ -26,15 +33,24 @@ export function layoutEnergyRef(bind: readonly Float64Array[], p: Params, { REVE
     const f = inside / sum;
     for (let u = 0; u < cells; u++) {
       const a = Math.exp(logA[start + u]! - high) / sum;
-      h[start + u] = -2 * weight * (1 - f) * (mask[region * cells + u]! - f) * a;
+      h[start + u] = -2 * weight * (1 - f) * (mask[region * cells + u]! - f) *
+        a;
     }
     let nap = 0;
     for (let j = 0; j < priors && rho !== 0; j++) {
-      const tau = logTau.subarray((firstPrior + j) * cells, (firstPrior + j + 1) * cells);
+      const tau = logTau.subarray(
+        (firstPrior + j) * cells,
+        (firstPrior + j + 1) * cells,
+      );
       let peak = -Infinity, boxSum = 0, kl = 0;
-      for (let u = 0; u < cells; u++) if (tau[u]! > -1e30) peak = Math.max(peak, logA[start + u]!);
-      for (let u = 0; u < cells; u++) if (tau[u]! > -1e30) boxSum += Math.exp(logA[start + u]! - peak);
-      const logHat = (u: number): number => logA[start + u]! - peak - Math.log(boxSum);
+      for (let u = 0; u < cells; u++) {
+        if (tau[u]! > -1e30) peak = Math.max(peak, logA[start + u]!);
+      }
+      for (let u = 0; u < cells; u++) {
+        if (tau[u]! > -1e30) boxSum += Math.exp(logA[start + u]! - peak);
+      }
+      const logHat = (u: number): number =>
+        logA[start + u]! - peak - Math.log(boxSum);
       for (let u = 0; u < cells; u++) {
         if (tau[u]! > -1e30) {
           kl += REVERSE
@@ -44,7 +60,9 @@ export function layoutEnergyRef(bind: readonly Float64Array[], p: Params, { REVE
       }
       for (let u = 0; u < cells; u++) {
         if (tau[u]! > -1e30) {
-          const slope = REVERSE ? Math.exp(logHat(u)) - Math.exp(tau[u]!) : Math.exp(logHat(u)) * (logHat(u) - tau[u]! - kl);
+          const slope = REVERSE
+            ? Math.exp(logHat(u)) - Math.exp(tau[u]!)
+            : Math.exp(logHat(u)) * (logHat(u) - tau[u]! - kl);
           h[start + u] = h[start + u]! + weight * rho / priors * slope;
         }
       }

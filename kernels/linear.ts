@@ -18,7 +18,11 @@ export interface LinearOptions {
  * @param weight `[out, in]` or `[out, in, 1, 1]`, as checkpoints store it.
  * @returns `[batch, out, ...space]`. Differentiable in `x` and `residual`; saves nothing.
  */
-export function linear(x: Tensor, weight: Tensor, options: LinearOptions = {}): Tensor {
+export function linear(
+  x: Tensor,
+  weight: Tensor,
+  options: LinearOptions = {},
+): Tensor {
   const [batch, channels, cells] = channelMajor(x, "linear");
   const out = weight.shape[0] ?? 0;
   expectSize(weight, out * channels, "linear");

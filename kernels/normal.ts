@@ -1,6 +1,11 @@
 /** Standard normal noise from a counter, the same on every device. */
 import wgsl from "./normal.wgsl" with { type: "text" };
-import { type Backend, elementGroups, type Kernel, type Tensor } from "./backend.ts";
+import {
+  type Backend,
+  elementGroups,
+  type Kernel,
+  type Tensor,
+} from "./backend.ts";
 import { normalRef } from "./normal_ref.ts";
 
 const KERNEL: Kernel = {
@@ -26,7 +31,9 @@ export function normal(
   stream: readonly [number, number, number],
 ): Tensor {
   if (!Number.isSafeInteger(seed) || seed < 0) {
-    throw new RangeError(`Cannot make noise: the seed must be a whole number from 0 to 2^53 - 1: current ${seed}`);
+    throw new RangeError(
+      `Cannot make noise: the seed must be a whole number from 0 to 2^53 - 1: current ${seed}`,
+    );
   }
   const out = backend.alloc(shape);
   backend.dispatch(KERNEL, {

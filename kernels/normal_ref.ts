@@ -2,7 +2,10 @@
 import type { Params } from "./backend.ts";
 
 /** Philox 4x32-10: four words from a counter and a key. Salmon et al. 2011, Random123. */
-export function philox(counter: readonly number[], key: readonly number[]): [number, number, number, number] {
+export function philox(
+  counter: readonly number[],
+  key: readonly number[],
+): [number, number, number, number] {
   let [x = 0, y = 0, z = 0, w = 0] = counter;
   let [k0 = 0, k1 = 0] = key;
   for (let round = 0; round < 10; round++) {
@@ -22,7 +25,14 @@ function multiply(a: number, b: number): [high: number, low: number] {
 
 /** Binding out. 23 bits make the radius, 24 the angle. */
 export function normalRef([out]: readonly Float64Array[], p: Params): void {
-  const { count = 0, key0 = 0, key1 = 0, stream0 = 0, stream1 = 0, stream2 = 0 } = p;
+  const {
+    count = 0,
+    key0 = 0,
+    key1 = 0,
+    stream0 = 0,
+    stream1 = 0,
+    stream2 = 0,
+  } = p;
   for (let i = 0; 4 * i < count; i++) {
     const words = philox([i, stream0, stream1, stream2], [key0, key1]);
     for (let j = 0; j < 4 && 4 * i + j < count; j++) {

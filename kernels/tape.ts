@@ -43,6 +43,8 @@ export class Tape implements Disposable {
   #nodes: Node[] = [];
 
   /**
+   * Does not record yet; see `run`.
+   *
    * @param backend Where the ops run.
    * @param leaves Tensors whose gradient is wanted.
    */
@@ -120,6 +122,8 @@ export class Tape implements Disposable {
           `Cannot go back from tensor [${value.shape}]: its gradient must have the same size: current shape is [${grad.shape}]`,
         );
       }
+    }
+    for (const [value, grad] of seeds) {
       this.#accumulate(grads, value, grad.retain());
     }
     const nodes = this.#nodes;
@@ -142,6 +146,9 @@ export class Tape implements Disposable {
       }
       for (const s of node.saved) s.dispose();
     }
+    // What was recorded is used up: going back from it again would give zeros.
+    this.#tracked.clear();
+    for (const leaf of this.#leaves) this.#tracked.add(leaf);
     return this.#leaves.map((leaf) => {
       const grad = grads.get(leaf);
       return grad ??

@@ -20,13 +20,24 @@ const KERNEL: Kernel = {
  *   the level below rounded up.
  * @returns `[batch, channels, outHeight, outWidth]`. Differentiable; saves nothing.
  */
-export function upsampleNearest(x: Tensor, [outHeight, outWidth]: readonly [number, number]): Tensor {
+export function upsampleNearest(
+  x: Tensor,
+  [outHeight, outWidth]: readonly [number, number],
+): Tensor {
   const [batch = 0, channels = 0, height = 0, width = 0] = x.shape;
   if (x.shape.length !== 4 || outHeight < height || outWidth < width) {
-    throw new RangeError(`Cannot run upsample: [${outHeight}, ${outWidth}] must not be smaller than x: current shape is [${x.shape}]`);
+    throw new RangeError(
+      `Cannot run upsample: [${outHeight}, ${outWidth}] must not be smaller than x: current shape is [${x.shape}]`,
+    );
   }
   const backend = x.backend;
-  const params = { planes: batch * channels, height, width, outHeight, outWidth };
+  const params = {
+    planes: batch * channels,
+    height,
+    width,
+    outHeight,
+    outWidth,
+  };
   const y = backend.alloc([batch, channels, outHeight, outWidth]);
   backend.dispatch(KERNEL, {
     bind: [x, y],

@@ -7,14 +7,23 @@ const A = [[1, 1, 1, 0], [0, 1, -1, -1]]; // transposed
 const FLIPPED = [3, 1, 2, 0];
 
 /** `left d left^T` for small row-major matrices; d is `size x size`. */
-function sandwich(left: readonly (readonly number[])[], d: Float64Array, size: number, out: Float64Array): void {
+function sandwich(
+  left: readonly (readonly number[])[],
+  d: Float64Array,
+  size: number,
+  out: Float64Array,
+): void {
   const rows = left.length;
   for (let r = 0; r < rows; r++) {
     for (let s = 0; s < rows; s++) {
       let sum = 0;
       for (let i = 0; i < size; i++) {
         const f = left[r]![i]!;
-        if (f) { for (let j = 0; j < size; j++) sum += f * d[i * size + j]! * left[s]![j]!; }
+        if (f) {
+          for (let j = 0; j < size; j++) {
+            sum += f * d[i * size + j]! * left[s]![j]!;
+          }
+        }
       }
       out[r * rows + s] = sum;
     }
@@ -22,7 +31,10 @@ function sandwich(left: readonly (readonly number[])[], d: Float64Array, size: n
 }
 
 /** `U = G w G^T`; bindings weight, u. */
-export function winogradWeightRef([weight, u]: readonly Float64Array[], { count = 0 }: Params): void {
+export function winogradWeightRef(
+  [weight, u]: readonly Float64Array[],
+  { count = 0 }: Params,
+): void {
   const out = new Float64Array(16);
   for (let i = 0; i < count; i++) {
     sandwich(G, weight!.subarray(9 * i, 9 * i + 9), 3, out);
@@ -31,19 +43,33 @@ export function winogradWeightRef([weight, u]: readonly Float64Array[], { count 
 }
 
 /** `V = B^T d B`; bindings x, v. */
-export function winogradInputRef([x, v]: readonly Float64Array[], p: Params, { FLIP = 0 }: Params): void {
-  const { count = 0, channels = 1, height = 1, width = 1, rows = 1, columns = 1, tiles = 1 } = p;
+export function winogradInputRef(
+  [x, v]: readonly Float64Array[],
+  p: Params,
+  { FLIP = 0 }: Params,
+): void {
+  const {
+    count = 0,
+    channels = 1,
+    height = 1,
+    width = 1,
+    rows = 1,
+    columns = 1,
+    tiles = 1,
+  } = p;
   const patch = new Float64Array(16);
   const out = new Float64Array(16);
   for (let i = 0; i < count; i++) {
     const c = Math.floor(i / tiles);
     const t = i % tiles;
-    const base = (Math.floor(t / (rows * columns)) * channels + c) * height * width;
+    const base = (Math.floor(t / (rows * columns)) * channels + c) * height *
+      width;
     const y0 = Math.floor(t % (rows * columns) / columns) * 2 - 1;
     const x0 = t % columns * 2 - 1;
     for (let y = 0; y < 4; y++) {
       for (let k = 0; k < 4; k++) {
-        const inside = y0 + y >= 0 && y0 + y < height && x0 + k >= 0 && x0 + k < width;
+        const inside = y0 + y >= 0 && y0 + y < height && x0 + k >= 0 &&
+          x0 + k < width;
         patch[y * 4 + k] = inside ? x![base + (y0 + y) * width + x0 + k]! : 0;
       }
     }
@@ -56,7 +82,11 @@ export function winogradInputRef([x, v]: readonly Float64Array[], p: Params, { F
 }
 
 /** `A^T m A + bias + shift + residual`; bindings m, bias, shift, residual, out. */
-export function winogradOutputRef(bind: readonly Float64Array[], p: Params, flags: Params): void {
+export function winogradOutputRef(
+  bind: readonly Float64Array[],
+  p: Params,
+  flags: Params,
+): void {
   const [m, bias, shift, residual, out] = bind as [
     Float64Array,
     Float64Array,
@@ -64,7 +94,16 @@ export function winogradOutputRef(bind: readonly Float64Array[], p: Params, flag
     Float64Array,
     Float64Array,
   ];
-  const { count = 0, channels = 1, height = 1, width = 1, rows = 1, columns = 1, tiles = 1, shiftStride = 0 } = p;
+  const {
+    count = 0,
+    channels = 1,
+    height = 1,
+    width = 1,
+    rows = 1,
+    columns = 1,
+    tiles = 1,
+    shiftStride = 0,
+  } = p;
   const values = new Float64Array(16);
   const square = new Float64Array(4);
   for (let i = 0; i < count; i++) {
@@ -76,7 +115,8 @@ export function winogradOutputRef(bind: readonly Float64Array[], p: Params, flag
       values[z] = m[at * channels * tiles + i]!;
     }
     sandwich(A, values, 4, square);
-    const add = (flags.BIAS ? bias[o]! : 0) + (flags.SHIFT ? shift[b * shiftStride + o]! : 0);
+    const add = (flags.BIAS ? bias[o]! : 0) +
+      (flags.SHIFT ? shift[b * shiftStride + o]! : 0);
     const y0 = Math.floor(t % (rows * columns) / columns) * 2;
     const x0 = t % columns * 2;
     for (let s = 0; s < 4; s++) {

@@ -25,13 +25,21 @@ export function into(x: Tensor, f: (x: Tensor) => Tensor): Tensor {
 
 /** GroupNorm, SiLU, conv, shift by the time embedding, GroupNorm, SiLU, conv, plus the input. */
 export interface Resnet {
+  /** GroupNorm groups. */
   readonly groups: number;
+  /** GroupNorm eps. */
   readonly eps: number;
+  /** First GroupNorm. */
   readonly norm1: Affine;
+  /** First convolution. */
   readonly conv1: Layer;
+  /** Of the time embedding. */
   readonly time: Layer | undefined;
+  /** Second GroupNorm. */
   readonly norm2: Affine;
+  /** Second convolution. */
   readonly conv2: Layer;
+  /** 1x1, where the channels change. */
   readonly shortcut: Layer | undefined;
 }
 
@@ -50,7 +58,11 @@ export interface ResnetSize {
 }
 
 /** Asks for the weights of diffusers' `ResnetBlock2D`. */
-export function resnetParameters(p: Parameters, name: string, { from, to, time, groups, eps }: ResnetSize): Resnet {
+export function resnetParameters(
+  p: Parameters,
+  name: string,
+  { from, to, time, groups, eps }: ResnetSize,
+): Resnet {
   return {
     groups,
     eps,
@@ -59,7 +71,9 @@ export function resnetParameters(p: Parameters, name: string, { from, to, time, 
     time: time ? p.linear(`${name}time_emb_proj`, to, time) : undefined,
     norm2: p.affine(`${name}norm2`, to),
     conv2: p.conv3x3(`${name}conv2`, to, to),
-    shortcut: from === to ? undefined : p.linear(`${name}conv_shortcut`, to, from),
+    shortcut: from === to
+      ? undefined
+      : p.linear(`${name}conv_shortcut`, to, from),
   };
 }
 
@@ -72,30 +86,55 @@ export function resnetParameters(p: Parameters, name: string, { from, to, time, 
  */
 export function resnet(r: Resnet, x: Tensor, time?: Tensor): Tensor {
   const { groups, eps } = r;
-  using first = groupNorm(x, r.norm1.weight, r.norm1.bias, { groups, eps, silu: true });
-  using shift = r.time && time ? linear(time, r.time.weight, { bias: r.time.bias }) : undefined;
+  using first = groupNorm(x, r.norm1.weight, r.norm1.bias, {
+    groups,
+    eps,
+    silu: true,
+  });
+  using shift = r.time && time
+    ? linear(time, r.time.weight, { bias: r.time.bias })
+    : undefined;
   using hidden = conv3x3(first, r.conv1.weight, { bias: r.conv1.bias, shift });
-  using second = groupNorm(hidden, r.norm2.weight, r.norm2.bias, { groups, eps, silu: true });
-  using residual = r.shortcut ? linear(x, r.shortcut.weight, { bias: r.shortcut.bias }) : x.retain();
+  using second = groupNorm(hidden, r.norm2.weight, r.norm2.bias, {
+    groups,
+    eps,
+    silu: true,
+  });
+  using residual = r.shortcut
+    ? linear(x, r.shortcut.weight, { bias: r.shortcut.bias })
+    : x.retain();
   return conv3x3(second, r.conv2.weight, { bias: r.conv2.bias, residual });
 }
 
-interface Attention {
+/** Projections of one attention layer. */
+export interface Attention {
+  /** Queries. */
   readonly q: Layer;
+  /** Keys. */
   readonly k: Layer;
+  /** Values. */
   readonly v: Layer;
+  /** Result. */
   readonly out: Layer;
 }
 
 /** LayerNorm, self-attention, LayerNorm, cross-attention, LayerNorm, GEGLU feed-forward, each plus its input. */
 export interface TransformerBlock {
+  /** Attention heads. */
   readonly heads: number;
+  /** Before self-attention. */
   readonly norm1: Affine;
+  /** Self-attention. */
   readonly self: Attention;
+  /** Before cross-attention. */
   readonly norm2: Affine;
+  /** Attention to the text. */
   readonly cross: Attention;
+  /** Before the feed-forward layer. */
   readonly norm3: Affine;
+  /** Into GEGLU. */
   readonly expand: Layer;
+  /** Out of it. */
   readonly shrink: Layer;
 }
 
@@ -113,7 +152,12 @@ export interface TransformerSize {
   readonly depth: number;
 }
 
-function attentionParameters(p: Parameters, name: string, channels: number, keys: number): Attention {
+function attentionParameters(
+  p: Parameters,
+  name: string,
+  channels: number,
+  keys: number,
+): Attention {
   return {
     q: p.linear(`${name}.to_q`, channels, channels, false),
     k: p.linear(`${name}.to_k`, channels, keys, false),
@@ -123,7 +167,11 @@ function attentionParameters(p: Parameters, name: string, channels: number, keys
 }
 
 /** Asks for the weights of diffusers' `BasicTransformerBlock`. */
-export function transformerBlockParameters(p: Parameters, name: string, size: TransformerSize): TransformerBlock {
+export function transformerBlockParameters(
+  p: Parameters,
+  name: string,
+  size: TransformerSize,
+): TransformerBlock {
   const { channels, heads, text } = size;
   return {
     heads,
@@ -150,7 +198,10 @@ function attend(
   using q = linear(x, a.q.weight);
   using k = linear(keys, a.k.weight);
   using v = linear(keys, a.v.weight);
-  const { out, logProbs } = attention(q, k, v, { heads, probe: hooks.probe?.(site) });
+  const { out, logProbs } = attention(q, k, v, {
+    heads,
+    probe: hooks.probe?.(site),
+  });
   using attended = out;
   if (logProbs) hooks.onProbe?.(site, logProbs);
   return linear(attended, a.out.weight, { bias: a.out.bias, residual });
@@ -163,12 +214,22 @@ function attend(
  * @param text `[batch, text channels, tokens]`.
  * @param site Name for the hooks, ending in a dot or empty.
  */
-export function transformerBlock(b: TransformerBlock, x: Tensor, text: Tensor, site: string, hooks: ProbeHooks): Tensor {
+export function transformerBlock(
+  b: TransformerBlock,
+  x: Tensor,
+  text: Tensor,
+  site: string,
+  hooks: ProbeHooks,
+): Tensor {
   const { heads } = b;
   using n1 = layerNorm(x, b.norm1.weight, b.norm1.bias, LAYER_NORM_EPS);
   using x1 = attend(b.self, n1, n1, x, { heads, site: `${site}attn1`, hooks });
   using n2 = layerNorm(x1, b.norm2.weight, b.norm2.bias, LAYER_NORM_EPS);
-  using x2 = attend(b.cross, n2, text, x1, { heads, site: `${site}attn2`, hooks });
+  using x2 = attend(b.cross, n2, text, x1, {
+    heads,
+    site: `${site}attn2`,
+    hooks,
+  });
   using n3 = layerNorm(x2, b.norm3.weight, b.norm3.bias, LAYER_NORM_EPS);
   using wide = linear(n3, b.expand.weight, { bias: b.expand.bias });
   using gated = geglu(wide);
@@ -177,15 +238,24 @@ export function transformerBlock(b: TransformerBlock, x: Tensor, text: Tensor, s
 
 /** GroupNorm, projection, transformer blocks, projection, plus the input. */
 export interface Transformer {
+  /** GroupNorm groups. */
   readonly groups: number;
+  /** GroupNorm, eps 1e-6. */
   readonly norm: Affine;
+  /** Before the blocks. */
   readonly projectIn: Layer;
+  /** In order. */
   readonly blocks: readonly TransformerBlock[];
+  /** After them. */
   readonly projectOut: Layer;
 }
 
 /** Asks for the weights of diffusers' `Transformer2DModel`; its projections may be linear or 1x1. */
-export function transformerParameters(p: Parameters, name: string, size: TransformerSize): Transformer {
+export function transformerParameters(
+  p: Parameters,
+  name: string,
+  size: TransformerSize,
+): Transformer {
   const { channels, groups, depth } = size;
   return {
     groups,
@@ -193,33 +263,64 @@ export function transformerParameters(p: Parameters, name: string, size: Transfo
     projectIn: p.linear(`${name}proj_in`, channels, channels),
     blocks: Array.from(
       { length: depth },
-      (_, i) => transformerBlockParameters(p, `${name}transformer_blocks.${i}.`, size),
+      (_, i) =>
+        transformerBlockParameters(p, `${name}transformer_blocks.${i}.`, size),
     ),
     projectOut: p.linear(`${name}proj_out`, channels, channels),
   };
 }
 
 /** Runs a transformer over the cells of `x` `[batch, channels, height, width]`. */
-export function transformer(t: Transformer, x: Tensor, text: Tensor, site: string, hooks: ProbeHooks): Tensor {
-  using normed = groupNorm(x, t.norm.weight, t.norm.bias, { groups: t.groups, eps: 1e-6 });
+export function transformer(
+  t: Transformer,
+  x: Tensor,
+  text: Tensor,
+  site: string,
+  hooks: ProbeHooks,
+): Tensor {
+  using normed = groupNorm(x, t.norm.weight, t.norm.bias, {
+    groups: t.groups,
+    eps: 1e-6,
+  });
   let hidden = linear(normed, t.projectIn.weight, { bias: t.projectIn.bias });
   t.blocks.forEach((block, i) => {
-    hidden = into(hidden, (h) => transformerBlock(block, h, text, `${site}transformer_blocks.${i}.`, hooks));
+    hidden = into(
+      hidden,
+      (h) =>
+        transformerBlock(
+          block,
+          h,
+          text,
+          `${site}transformer_blocks.${i}.`,
+          hooks,
+        ),
+    );
   });
   using last = hidden;
-  return linear(last, t.projectOut.weight, { bias: t.projectOut.bias, residual: x });
+  return linear(last, t.projectOut.weight, {
+    bias: t.projectOut.bias,
+    residual: x,
+  });
 }
 
 /** Self-attention with one head and biases, as in the VAE's middle. */
 export interface PlainAttention extends Attention {
+  /** GroupNorm groups. */
   readonly groups: number;
+  /** GroupNorm, eps 1e-6. */
   readonly norm: Affine;
 }
 
 /** Asks for the weights of the VAE's attention; published SD1.5 files use the older names. */
-export function plainAttentionParameters(p: Parameters, name: string, channels: number, groups: number): PlainAttention {
+export function plainAttentionParameters(
+  p: Parameters,
+  name: string,
+  channels: number,
+  groups: number,
+): PlainAttention {
   const old = p.has(`${name}query.weight`);
-  const layer = (now: string, before: string): Layer => p.linear(name + (old ? before : now), channels, channels);
+  const layer = (now: string, before: string): Layer =>
+    p.linear(name + (old ? before : now), channels, channels);
   return {
     groups,
     norm: p.affine(`${name}group_norm`, channels),
@@ -232,7 +333,10 @@ export function plainAttentionParameters(p: Parameters, name: string, channels: 
 
 /** GroupNorm (eps 1e-6), attention over the cells, plus the input. */
 export function plainAttention(a: PlainAttention, x: Tensor): Tensor {
-  using n = groupNorm(x, a.norm.weight, a.norm.bias, { groups: a.groups, eps: 1e-6 });
+  using n = groupNorm(x, a.norm.weight, a.norm.bias, {
+    groups: a.groups,
+    eps: 1e-6,
+  });
   using q = linear(n, a.q.weight, { bias: a.q.bias });
   using k = linear(n, a.k.weight, { bias: a.k.bias });
   using v = linear(n, a.v.weight, { bias: a.v.bias });
@@ -245,7 +349,11 @@ export function plainAttention(a: PlainAttention, x: Tensor): Tensor {
  *
  * @param padding `same` pads 1 on each side (UNet), `end` pads 1 right and below (VAE encoder).
  */
-export function downsample(layer: Layer, x: Tensor, padding: "same" | "end"): Tensor {
+export function downsample(
+  layer: Layer,
+  x: Tensor,
+  padding: "same" | "end",
+): Tensor {
   return conv(x, layer.weight, {
     bias: layer.bias,
     kernel: 3,
@@ -255,8 +363,11 @@ export function downsample(layer: Layer, x: Tensor, padding: "same" | "end"): Te
 }
 
 /** Grows the grid to `size` by nearest neighbours, then a 3x3 convolution. */
-export function upsample(layer: Layer, x: Tensor, size: readonly [number, number]): Tensor {
+export function upsample(
+  layer: Layer,
+  x: Tensor,
+  size: readonly [number, number],
+): Tensor {
   using large = upsampleNearest(x, size);
   return conv3x3(large, layer.weight, { bias: layer.bias });
 }
-

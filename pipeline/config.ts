@@ -26,15 +26,25 @@ export interface ConfigReader {
  *
  * @param name Of the component, for messages.
  */
-export function readConfig(config: Readonly<Record<string, unknown>>, name: string): ConfigReader {
+export function readConfig(
+  config: Readonly<Record<string, unknown>>,
+  name: string,
+): ConfigReader {
   const fail = (key: string, must: string): never => {
-    throw new WeightsError(`Cannot use ${name}: config key "${key}" must be ${must}: current ${JSON.stringify(config[key])}`);
+    throw new WeightsError(
+      `Cannot use ${name}: config key "${key}" must be ${must}: current ${
+        JSON.stringify(config[key])
+      }`,
+    );
   };
-  const whole = (x: unknown): x is number => Number.isInteger(x) && (x as number) > 0;
+  const whole = (x: unknown): x is number =>
+    Number.isInteger(x) && (x as number) > 0;
   const reader: ConfigReader = {
     number(key, fallback) {
       const value = config[key] ?? fallback;
-      return typeof value === "number" && Number.isFinite(value) ? value : fail(key, "a number");
+      return typeof value === "number" && Number.isFinite(value)
+        ? value
+        : fail(key, "a number");
     },
     integer(key, fallback) {
       const value = config[key] ?? fallback;
@@ -50,24 +60,32 @@ export function readConfig(config: Readonly<Record<string, unknown>>, name: stri
     },
     integers(key) {
       const value = config[key];
-      return Array.isArray(value) && value.length > 0 && value.every(whole) ? value : fail(key, "a list of positive whole numbers");
+      return Array.isArray(value) && value.length > 0 && value.every(whole)
+        ? value
+        : fail(key, "a list of positive whole numbers");
     },
     integersOrOne(key, count, fallback) {
       const value = config[key] ?? fallback;
       if (whole(value)) return Array.from({ length: count }, () => value);
-      return Array.isArray(value) && value.length === count && value.every(whole)
+      return Array.isArray(value) && value.length === count &&
+          value.every(whole)
         ? value
         : fail(key, `a positive whole number or a list of ${count}`);
     },
     strings(key, allowed, count) {
       const value = config[key];
-      return Array.isArray(value) && value.length === count && value.every((x) => allowed.includes(x))
+      return Array.isArray(value) && value.length === count &&
+          value.every((x) => allowed.includes(x))
         ? value
         : fail(key, `a list of ${count} out of ${allowed.join(", ")}`);
     },
     only(key, allowed) {
       if (!allowed.includes(config[key])) {
-        fail(key, allowed.filter((x) => x !== undefined).map((x) => JSON.stringify(x)).join(" or "));
+        fail(
+          key,
+          allowed.filter((x) => x !== undefined).map((x) => JSON.stringify(x))
+            .join(" or "),
+        );
       }
     },
   };

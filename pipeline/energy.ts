@@ -2,7 +2,12 @@
 import type { Backend, Tensor } from "../kernels/backend.ts";
 import { type EnergyTables, layoutEnergy } from "../kernels/layout_energy.ts";
 import { logMean } from "../kernels/log_mean.ts";
-import { type Box, logPrior, rasterizeUnion, type RasterMode } from "./layout.ts";
+import {
+  type Box,
+  logPrior,
+  rasterizeUnion,
+  type RasterMode,
+} from "./layout.ts";
 
 /** A phrase with its token positions and boxes. */
 export interface Subject {
@@ -95,6 +100,9 @@ export class LayoutEnergy implements Disposable {
   #gate: readonly boolean[];
 
   /**
+   * Prepares the energy; masks and priors are made when a grid is first seen.
+   *
+   * @param backend Where the maps live.
    * @param subjects What should be where.
    * @param sites How many attention sites will be evaluated.
    * @param image `[width, height]` in pixels, for `units: "pixels"`.
@@ -108,7 +116,9 @@ export class LayoutEnergy implements Disposable {
   ) {
     this.#backend = backend;
     this.#options = options;
-    this.#subjects = subjects.map((s) => options.tokens === "last" ? { ...s, tokens: s.tokens.slice(-1) } : s);
+    this.#subjects = subjects.map((s) =>
+      options.tokens === "last" ? { ...s, tokens: s.tokens.slice(-1) } : s
+    );
     this.#sites = sites;
     this.#image = image;
     this.probe = this.#subjects.flatMap((s) => s.tokens);
@@ -138,7 +148,13 @@ export class LayoutEnergy implements Disposable {
   evaluate(map: Tensor, rho: number): EvaluatedMap {
     const [, heads = 0, , height = 0, width = 0] = map.shape;
     const tables = this.#tablesFor(heads, height, width);
-    return { map, ...layoutEnergy(map, tables, { rho, reverse: this.#options.divergence === "reverse" }) };
+    return {
+      map,
+      ...layoutEnergy(map, tables, {
+        rho,
+        reverse: this.#options.divergence === "reverse",
+      }),
+    };
   }
 
   /** Sums up the terms of all sites, read from the backend. */
@@ -146,19 +162,29 @@ export class LayoutEnergy implements Disposable {
     const perToken = this.#options.tokens !== "mean_map";
     const subjects = this.#subjects.map(() => ({ aef: 0, nap: 0, share: 0 }));
     for (const site of terms) {
-      const rowOf = this.#subjects.flatMap((s, i) => Array(perToken ? s.tokens.length : 1).fill(i) as number[]);
+      const rowOf = this.#subjects.flatMap((s, i) =>
+        Array(perToken ? s.tokens.length : 1).fill(i) as number[]
+      );
       const heads = site.length / 3 / rowOf.length;
       for (let r = 0; r < site.length / 3; r++) {
         const index = rowOf[r % rowOf.length]!;
-        const scale = 1 / (terms.length * heads * (perToken ? this.#runs[index]! : 1));
+        const scale = 1 /
+          (terms.length * heads * (perToken ? this.#runs[index]! : 1));
         subjects[index]!.aef += scale * site[3 * r]!;
         subjects[index]!.nap += scale * site[3 * r + 1]!;
         subjects[index]!.share += scale * site[3 * r + 2]!;
       }
     }
     let energy = 0;
-    subjects.forEach((s, i) => energy += (this.#subjects[i]!.weight ?? 1) * (s.aef + rho * s.nap));
-    return { energy: this.#options.reduction === "mean" ? energy / subjects.length : energy * terms.length, subjects };
+    subjects.forEach((s, i) =>
+      energy += (this.#subjects[i]!.weight ?? 1) * (s.aef + rho * s.nap)
+    );
+    return {
+      energy: this.#options.reduction === "mean"
+        ? energy / subjects.length
+        : energy * terms.length,
+      subjects,
+    };
   }
 
   /**
@@ -184,7 +210,8 @@ export class LayoutEnergy implements Disposable {
   }
 
   #makeTables(heads: number, height: number, width: number): EnergyTables {
-    const { lambda, units, distance, raster, reduction, tokens } = this.#options;
+    const { lambda, units, distance, raster, reduction, tokens } =
+      this.#options;
     const cells = height * width;
     const masks: Float64Array[] = [];
     const priors: Float64Array[] = [];
@@ -195,23 +222,39 @@ export class LayoutEnergy implements Disposable {
       const mask = rasterizeUnion(subject.boxes, width, height, raster);
       masks.push(mask);
       const own = subject.boxes.map((box) =>
-        logPrior(box, rasterizeUnion([box], width, height, raster), width, height, {
-          lambda,
-          units,
-          distance,
-          imageWidth,
-          imageHeight,
-        })
+        logPrior(
+          box,
+          rasterizeUnion([box], width, height, raster),
+          width,
+          height,
+          {
+            lambda,
+            units,
+            distance,
+            imageWidth,
+            imageHeight,
+          },
+        )
       ).filter((tau) => tau.some((v) => v > -Infinity)); // empty only with trunc and half_even_512
-      const list = this.#options.priors === "union_mixture" && own.length > 1 ? [mixture(own, subject.boxes)] : own;
+      const list = this.#options.priors === "union_mixture" && own.length > 1
+        ? [mixture(own, subject.boxes)]
+        : own;
       const rowCount = tokens === "mean_map" ? 1 : subject.tokens.length;
-      const share = reduction === "mean" ? 1 / (this.#subjects.length * this.#sites) : 1;
-      const weight = this.#gate[i] ? (subject.weight ?? 1) * share / (heads * rowCount) : 0;
-      for (let r = 0; r < rowCount; r++) rows.push(i, priors.length, list.length, weight);
+      const share = reduction === "mean"
+        ? 1 / (this.#subjects.length * this.#sites)
+        : 1;
+      const weight = this.#gate[i]
+        ? (subject.weight ?? 1) * share / (heads * rowCount)
+        : 0;
+      for (let r = 0; r < rowCount; r++) {
+        rows.push(i, priors.length, list.length, weight);
+      }
       priors.push(...list);
       mostPriors = Math.max(mostPriors, list.length);
     });
-    if (priors.length === 0) priors.push(new Float64Array(cells).fill(-Infinity));
+    if (priors.length === 0) {
+      priors.push(new Float64Array(cells).fill(-Infinity));
+    }
     const flat = (list: readonly Float64Array[]): Float32Array =>
       Float32Array.from(list.flatMap((x) => [...x]), (v) => Math.max(v, -2e30)); // no infinities in WGSL
     return {
@@ -223,7 +266,11 @@ export class LayoutEnergy implements Disposable {
   }
 
   #clear(): void {
-    for (const { mask, logTau, rows } of this.#tables.values()) { for (const x of [mask, logTau, rows]) x.dispose(); }
+    for (const { mask, logTau, rows } of this.#tables.values()) {
+      for (const x of [mask, logTau, rows]) {
+        x.dispose();
+      }
+    }
     this.#tables.clear();
   }
 
@@ -234,7 +281,10 @@ export class LayoutEnergy implements Disposable {
 }
 
 /** Log of the area-weighted mean of priors. */
-function mixture(priors: readonly Float64Array[], boxes: readonly Box[]): Float64Array {
+function mixture(
+  priors: readonly Float64Array[],
+  boxes: readonly Box[],
+): Float64Array {
   const areas = boxes.map(([x0, y0, x1, y1]) => (x1 - x0) * (y1 - y0));
   const total = areas.reduce((a, b) => a + b, 0);
   return priors[0]!.map((_, u) => {

@@ -4,6 +4,7 @@
  */
 import type { Backend, Tensor } from "../kernels/backend.ts";
 import { combine } from "../kernels/combine.ts";
+import type { Picture } from "./draw.ts";
 import { ENERGY_DEFAULTS, LayoutEnergy, type Subject } from "./energy.ts";
 import { guidedSites, winwinlay } from "./guidance/winwinlay.ts";
 import type { Region } from "./layout.ts";
@@ -13,28 +14,29 @@ import type { FullRequest } from "./request.ts";
 import { type InnerReport, sample } from "./sampler.ts";
 import { ddim, type ScheduleConfig } from "./scheduler.ts";
 import { encodeText, type TextEncoder } from "./text_encoder.ts";
-import { matchPhrase, type PhraseMatch, type PhraseSelector, type Tokenizer } from "./tokenize.ts";
+import {
+  matchPhrase,
+  type PhraseMatch,
+  type PhraseSelector,
+  type Tokenizer,
+} from "./tokenize.ts";
 import type { Unet } from "./unet.ts";
 import { type Vae, vaeDecode } from "./vae.ts";
 
 /** Everything a checkpoint brings, on a backend. */
 export interface Networks {
+  /** Where they live. */
   readonly backend: Backend;
+  /** Text to ids. */
   readonly tokenizer: Tokenizer;
+  /** Ids to text states. */
   readonly textEncoder: TextEncoder;
+  /** Predicts noise. */
   readonly unet: Unet;
+  /** Latents to pixels. */
   readonly vae: Vae;
+  /** Noise schedule and prediction type. */
   readonly schedule: ScheduleConfig;
-}
-
-/** An 8-bit RGB picture. */
-export interface Picture {
-  /** `[height, width, 3]`. */
-  readonly rgb: Uint8Array<ArrayBuffer>;
-  /** Pixels. */
-  readonly width: number;
-  /** Pixels. */
-  readonly height: number;
 }
 
 /** What a step tells while it runs. */
@@ -102,14 +104,23 @@ export interface GenerateOptions {
 }
 
 /** Finds each region's tokens in a prompt. */
-export function matchRegions(tokenizer: Tokenizer, prompt: string, regions: readonly Region[]): PhraseMatch[] {
+export function matchRegions(
+  tokenizer: Tokenizer,
+  prompt: string,
+  regions: readonly Region[],
+): PhraseMatch[] {
   const tokens = tokenizer.encode(prompt);
   return regions.map((region) => {
     const selector: PhraseSelector = region.tokens
       ? { tokens: region.tokens }
       : region.span
       ? { span: region.span }
-      : { phrase: region.phrase, ...(region.occurrence === undefined ? {} : { occurrence: region.occurrence }) };
+      : {
+        phrase: region.phrase,
+        ...(region.occurrence === undefined
+          ? {}
+          : { occurrence: region.occurrence }),
+      };
     return matchPhrase(tokenizer, tokens, prompt, selector);
   });
 }
@@ -128,13 +139,20 @@ export async function generate(
   // prompt -> tokens -> text states
   const prompt = request.template.replace("{}", () => request.prompt);
   const matches = matchRegions(tokenizer, prompt, request.regions);
-  const ids = [prompt, request.negativePrompt].map((text) => tokenizer.encode(text).ids);
+  const ids = [prompt, request.negativePrompt].map((text) =>
+    tokenizer.encode(text).ids
+  );
   using cond = encodeText(networks.textEncoder, [ids[0]!]);
   using uncond = encodeText(networks.textEncoder, [ids[1]!]);
 
   // regions -> energy
-  const method = request.guidance.method === "winwinlay" ? winwinlay(request.guidance) : undefined;
-  const sites = new Set(method?.sites(unet.config) ?? guidedSites(unet.config, "middle_and_first_up"));
+  const method = request.guidance.method === "winwinlay"
+    ? winwinlay(request.guidance)
+    : undefined;
+  const sites = new Set(
+    method?.sites(unet.config) ??
+      guidedSites(unet.config, "middle_and_first_up"),
+  );
   const subjects = request.regions.map((region, i): Subject => ({
     name: region.phrase,
     tokens: matches[i]!.positions,
@@ -142,13 +160,21 @@ export async function generate(
     weight: region.weight,
   }));
   using energy = subjects.length
-    ? new LayoutEnergy(backend, subjects, sites.size, [request.width, request.height], method?.energy ?? ENERGY_DEFAULTS)
+    ? new LayoutEnergy(backend, subjects, sites.size, [
+      request.width,
+      request.height,
+    ], method?.energy ?? ENERGY_DEFAULTS)
     : undefined;
 
   // noise -> latent
   const scheduler = ddim(schedule, request.steps);
   const factor = pixelsPerCell(vae);
-  const guided = method && energy ? Math.min(method.steps, request.steps - Number(method.placement === "after_step")) : 0;
+  const guided = method && energy
+    ? Math.min(
+      method.steps,
+      request.steps - Number(method.placement === "after_step"),
+    )
+    : 0;
   const passes = request.steps + guided * (method?.iterations ?? 0);
   let done = 0;
   const steps: GenerateReport["steps"][number][] = [];
@@ -158,7 +184,12 @@ export async function generate(
     guidanceScale: request.guidanceScale,
     scheduler,
     noise: options.noise ?? seededNoise(backend, request.seed),
-    shape: [1, unet.config.inChannels, request.height / factor, request.width / factor],
+    shape: [
+      1,
+      unet.config.inChannels,
+      request.height / factor,
+      request.width / factor,
+    ],
     energy,
     sites,
     method,
@@ -180,14 +211,22 @@ export async function generate(
 
   // latent -> pixels -> PNG
   const picture = await decodeLatent(vae, latent, options);
-  const png = await encodePng(picture.rgb, picture.width, picture.height, { text: metadata(request) });
+  const png = await encodePng(picture.rgb, picture.width, picture.height, {
+    text: metadata(request),
+  });
   const regions = request.regions.map(({ phrase }, i) => ({
     phrase,
     ...matches[i]!,
     share: steps.reduce((sum, s) => sum + s.shares[i]!, 0) / steps.length,
   }));
   const seconds = (performance.now() - started) / 1000;
-  return { ...picture, png, request, notes, report: { regions, steps, seconds, peakBytes: backend.memory.peakBytes } };
+  return {
+    ...picture,
+    png,
+    request,
+    notes,
+    report: { regions, steps, seconds, peakBytes: backend.memory.peakBytes },
+  };
 }
 
 /** Image pixels per latent cell along one side. */
@@ -200,7 +239,11 @@ export function pixelsPerCell(vae: Vae): number {
  *
  * @param latent `[1, 4, height, width]` as the sampler has it.
  */
-export async function decodeLatent(vae: Vae, latent: Tensor, options: { signal?: AbortSignal | undefined } = {}): Promise<Picture> {
+export async function decodeLatent(
+  vae: Vae,
+  latent: Tensor,
+  options: { signal?: AbortSignal | undefined } = {},
+): Promise<Picture> {
   options.signal?.throwIfAborted();
   using scaled = combine(latent, 1 / vae.config.scalingFactor, latent, 0);
   using image = vaeDecode(vae, scaled);
@@ -211,7 +254,12 @@ export async function decodeLatent(vae: Vae, latent: Tensor, options: { signal?:
   for (let i = 0; i < cells; i++) {
     for (let c = 0; c < 3; c++) {
       // float32 first, so that float64 backends round like devices
-      rgb[3 * i + c] = Math.round(Math.min(1, Math.max(0, Math.fround(planes![c * cells + i]! * 0.5 + 0.5))) * 255);
+      rgb[3 * i + c] = Math.round(
+        Math.min(
+          1,
+          Math.max(0, Math.fround(planes![c * cells + i]! * 0.5 + 0.5)),
+        ) * 255,
+      );
     }
   }
   return { rgb, width, height };
@@ -222,7 +270,17 @@ export const REQUEST_KEY = "winwinlay";
 
 /** PNG texts: `parameters` as other Stable Diffusion tools write it, and our full request. */
 export function metadata(request: FullRequest): Record<string, string> {
-  const { prompt, negativePrompt, template, steps, guidanceScale, seed, width, height, model } = request;
+  const {
+    prompt,
+    negativePrompt,
+    template,
+    steps,
+    guidanceScale,
+    seed,
+    width,
+    height,
+    model,
+  } = request;
   const settings = [
     `Steps: ${steps}`,
     "Sampler: DDIM",

@@ -7,9 +7,23 @@ import { WebGpu } from "../kernels/webgpu.ts";
 import { EMBEDDED_MODELS, embeddedModel } from "../weights/embedded.ts";
 import { WeightsError } from "../weights/errors.ts";
 import { openFolder } from "../weights/folder.ts";
-import { generate, type GenerateOptions, type GenerateResult, matchRegions, type Networks, pixelsPerCell } from "./generate.ts";
+import {
+  generate,
+  type GenerateOptions,
+  type GenerateResult,
+  matchRegions,
+  type Networks,
+  pixelsPerCell,
+} from "./generate.ts";
 import type { PhraseMatch } from "./tokenize.ts";
-import { checkPreset, checkRequest, type FullRequest, type GenerateRequest, PAPER, type RequestLimits } from "./request.ts";
+import {
+  checkPreset,
+  checkRequest,
+  type FullRequest,
+  type GenerateRequest,
+  PAPER,
+  type RequestLimits,
+} from "./request.ts";
 import { scheduleConfig } from "./scheduler.ts";
 import { loadTextEncoder } from "./text_encoder.ts";
 import { Tokenizer } from "./tokenize.ts";
@@ -29,11 +43,15 @@ export interface OpenOptions {
   /** Cancels. */
   readonly signal?: AbortSignal | undefined;
   /** Called while weights load. */
-  readonly onProgress?: ((part: string, done: number, total: number) => void) | undefined;
+  readonly onProgress?:
+    | ((part: string, done: number, total: number) => void)
+    | undefined;
 }
 
 /** Opens the backend that `options` ask for. */
-export async function openBackend(options: Pick<OpenOptions, "backend" | "device"> = {}): Promise<Backend> {
+export async function openBackend(
+  options: Pick<OpenOptions, "backend" | "device"> = {},
+): Promise<Backend> {
   const { backend = "auto", device } = options;
   if (typeof backend === "object") return backend;
   if (backend === "cpu") return new Cpu();
@@ -41,7 +59,9 @@ export async function openBackend(options: Pick<OpenOptions, "backend" | "device
     return await WebGpu.open({ device });
   } catch (error) {
     // Asked for a device by name: its absence is an error, not a reason to be slow.
-    if (backend === "webgpu" || device || !(error instanceof NoDeviceError)) throw error;
+    if (backend === "webgpu" || device || !(error instanceof NoDeviceError)) {
+      throw error;
+    }
     return new Cpu();
   }
 }
@@ -71,19 +91,29 @@ export async function openBackend(options: Pick<OpenOptions, "backend" | "device
  * if (png.length < 1000) throw new Error("too small");
  * ```
  */
-export async function open(location: string | URL = "tiny-scenes", options: OpenOptions = {}): Promise<Model> {
+export async function open(
+  location: string | URL = "tiny-scenes",
+  options: OpenOptions = {},
+): Promise<Model> {
   const { signal, variant, onProgress } = options;
-  const known = typeof location === "string" ? embeddedModel(location) : undefined;
-  await using folder = await openFolder(known ?? location, { signal }).catch((error) => {
-    const bare = typeof location === "string" && /^[\w.-]+$/.test(location);
-    if (!(error instanceof WeightsError) || !bare) throw error;
-    throw new WeightsError(
-      `Cannot open model "${location}": it must be ${EMBEDDED_MODELS.join(" or ")}, or a diffusers folder: ${error.message}`,
-      { cause: error },
-    );
-  });
+  const known = typeof location === "string"
+    ? embeddedModel(location)
+    : undefined;
+  await using folder = await openFolder(known ?? location, { signal }).catch(
+    (error) => {
+      const bare = typeof location === "string" && /^[\w.-]+$/.test(location);
+      if (!(error instanceof WeightsError) || !bare) throw error;
+      throw new WeightsError(
+        `Cannot open model "${location}": it must be ${
+          EMBEDDED_MODELS.join(" or ")
+        }, or a diffusers folder: ${error.message}`,
+        { cause: error },
+      );
+    },
+  );
   const name = known ? String(location) : folder.name;
-  const progress = (part: string) => (done: number, total: number): void => onProgress?.(part, done, total);
+  const progress = (part: string) => (done: number, total: number): void =>
+    onProgress?.(part, done, total);
   const [vocab, merges, config, specialTokens] = await Promise.all([
     folder.text("tokenizer/vocab.json", { signal }),
     folder.text("tokenizer/merges.txt", { signal }),
@@ -96,21 +126,38 @@ export async function open(location: string | URL = "tiny-scenes", options: Open
     ...(config === undefined ? {} : { config }),
     ...(specialTokens === undefined ? {} : { specialTokens }),
   });
-  const scheduler = await folder.json("scheduler/scheduler_config.json", { signal });
-  const schedule = scheduleConfig(scheduler as Record<string, unknown>, `${name}/scheduler`);
+  const scheduler = await folder.json("scheduler/scheduler_config.json", {
+    signal,
+  });
+  const schedule = scheduleConfig(
+    scheduler as Record<string, unknown>,
+    `${name}/scheduler`,
+  );
   const presetFile = await folder.optionalJson("winwinlay.json", { signal });
-  const own = presetFile === undefined ? PAPER : checkPreset(presetFile, `${name}/winwinlay.json`);
+  const own = presetFile === undefined
+    ? PAPER
+    : checkPreset(presetFile, `${name}/winwinlay.json`);
 
   const backend = await openBackend(options);
-  const parts: Disposable[] = typeof options.backend === "object" ? [] : [backend];
+  const parts: Disposable[] = typeof options.backend === "object"
+    ? []
+    : [backend];
   try {
-    const part = (kind: "text_encoder" | "unet" | "vae") => folder.component(kind, { signal, variant });
-    const textEncoder = await loadTextEncoder(backend, await part("text_encoder"), {
-      signal,
-      onTensor: progress("text_encoder"),
-    });
+    const part = (kind: "text_encoder" | "unet" | "vae") =>
+      folder.component(kind, { signal, variant });
+    const textEncoder = await loadTextEncoder(
+      backend,
+      await part("text_encoder"),
+      {
+        signal,
+        onTensor: progress("text_encoder"),
+      },
+    );
     parts.unshift(textEncoder);
-    const unet = await loadUnet(backend, await part("unet"), { signal, onTensor: progress("unet") });
+    const unet = await loadUnet(backend, await part("unet"), {
+      signal,
+      onTensor: progress("unet"),
+    });
     parts.unshift(unet);
     const vae = await loadVae(backend, await part("vae"), {
       signal,
@@ -146,7 +193,12 @@ export class Model implements AsyncDisposable, Disposable {
   readonly #parts: Disposable[];
 
   /** Use `open`. */
-  constructor(name: string, networks: Networks, limits: RequestLimits, parts: Disposable[]) {
+  constructor(
+    name: string,
+    networks: Networks,
+    limits: RequestLimits,
+    parts: Disposable[],
+  ) {
     this.name = name;
     this.networks = networks;
     this.limits = limits;
@@ -163,12 +215,18 @@ export class Model implements AsyncDisposable, Disposable {
    *
    * @throws {TypeError | RangeError} If something is wrong; the message says what.
    */
-  check(request: GenerateRequest): { request: FullRequest; notes: string[]; matches: PhraseMatch[] } {
+  check(
+    request: GenerateRequest,
+  ): { request: FullRequest; notes: string[]; matches: PhraseMatch[] } {
     const checked = checkRequest(request, this.limits);
     const { template, prompt, regions, negativePrompt } = checked.request;
     const { tokenizer } = this.networks;
     tokenizer.encode(negativePrompt);
-    const matches = matchRegions(tokenizer, template.replace("{}", () => prompt), regions);
+    const matches = matchRegions(
+      tokenizer,
+      template.replace("{}", () => prompt),
+      regions,
+    );
     return { ...checked, matches };
   }
 
@@ -178,7 +236,10 @@ export class Model implements AsyncDisposable, Disposable {
    * @throws {TypeError | RangeError} If the request is wrong.
    * @throws {DeviceLostError} If the device goes away.
    */
-  generate(request: GenerateRequest, options: GenerateOptions = {}): Promise<GenerateResult> {
+  generate(
+    request: GenerateRequest,
+    options: GenerateOptions = {},
+  ): Promise<GenerateResult> {
     const { request: full, notes } = this.check(request);
     return generate(this.networks, full, notes, options);
   }

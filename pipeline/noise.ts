@@ -17,6 +17,7 @@ const STREAMS = { initial: 0, langevin: 1 } as const;
 export function seededNoise(backend: Backend, seed: number): NoiseSource {
   return {
     initial: (shape) => normal(backend, shape, seed, [STREAMS.initial, 0, 0]),
-    langevin: (shape, i, k) => normal(backend, shape, seed, [STREAMS.langevin, i, k]),
+    langevin: (shape, i, k) =>
+      normal(backend, shape, seed, [STREAMS.langevin, i, k]),
   };
 }

@@ -10,7 +10,10 @@ export interface WeightSource {
   /** Names and shapes. */
   readonly tensors: ReadonlyMap<string, { readonly shape: readonly number[] }>;
   /** The numbers of one tensor as float32. */
-  read(name: string, options?: { signal?: AbortSignal | undefined }): Promise<Float32Array>;
+  read(
+    name: string,
+    options?: { signal?: AbortSignal | undefined },
+  ): Promise<Float32Array>;
 }
 
 /** A weight and a bias of as many numbers as there are channels. */
@@ -50,6 +53,8 @@ export class Parameters implements Disposable {
   readonly #known = new Set<string>();
 
   /**
+   * Starts with nothing asked for.
+   *
    * @param backend Where the tensors go.
    * @param source The checkpoint.
    */
@@ -88,7 +93,10 @@ export class Parameters implements Disposable {
 
   /** `name.weight` and `name.bias`, both `[channels]`. */
   affine(name: string, channels: number): Affine {
-    return { weight: this.tensor(`${name}.weight`, [channels]), bias: this.tensor(`${name}.bias`, [channels]) };
+    return {
+      weight: this.tensor(`${name}.weight`, [channels]),
+      bias: this.tensor(`${name}.bias`, [channels]),
+    };
   }
 
   /** A linear layer or 1x1 convolution `[out, in]`. */
@@ -112,7 +120,12 @@ export class Parameters implements Disposable {
     const shape = [out, channels, 3, 3];
     this.#check(`${name}.weight`, shape);
     const weight = this.backend.alloc([16, out, channels]);
-    this.#wanted.push({ name: `${name}.weight`, shape, tensor: weight, winograd: true });
+    this.#wanted.push({
+      name: `${name}.weight`,
+      shape,
+      tensor: weight,
+      winograd: true,
+    });
     return { weight, bias: this.tensor(`${name}.bias`, [out]) };
   }
 
@@ -121,8 +134,15 @@ export class Parameters implements Disposable {
    *
    * @throws {WeightsError} If the checkpoint holds a tensor that nobody asked for, or bad numbers.
    */
-  async load(options: { signal?: AbortSignal | undefined; onTensor?: (done: number, total: number) => void } = {}): Promise<void> {
-    const extra = [...this.#source.tensors.keys()].filter((name) => !this.#known.has(name));
+  async load(
+    options: {
+      signal?: AbortSignal | undefined;
+      onTensor?: (done: number, total: number) => void;
+    } = {},
+  ): Promise<void> {
+    const extra = [...this.#source.tensors.keys()].filter((name) =>
+      !this.#known.has(name)
+    );
     if (extra.length) {
       throw new WeightsError(
         `Cannot load ${this.#source.name}: every tensor must belong to the network its config describes: current extra ${extra.length}: ${
@@ -137,7 +157,9 @@ export class Parameters implements Disposable {
       const bad = data.findIndex((x) => !Number.isFinite(x));
       if (bad >= 0) {
         throw new WeightsError(
-          `Cannot load ${this.#source.name}: tensor ${name} must be finite: current value ${bad} is ${data[bad]}`,
+          `Cannot load ${this.#source.name}: tensor ${name} must be finite: current value ${bad} is ${
+            data[bad]
+          }`,
         );
       }
       if (winograd) {
@@ -158,14 +180,21 @@ export class Parameters implements Disposable {
   #check(name: string, shape: readonly number[]): void {
     const found = this.#source.tensors.get(name);
     if (!found) {
-      throw new WeightsError(`Cannot load ${this.#source.name}: it must hold tensor ${name} [${shape}]: current file has none`);
+      throw new WeightsError(
+        `Cannot load ${this.#source.name}: it must hold tensor ${name} [${shape}]: current file has none`,
+      );
     }
     if (this.#known.has(name)) {
-      throw new WeightsError(`Cannot load ${this.#source.name}: tensor ${name} is asked for twice`);
+      throw new WeightsError(
+        `Cannot load ${this.#source.name}: tensor ${name} is asked for twice`,
+      );
     }
     const trimmed = [...found.shape];
     while (trimmed.length > shape.length && trimmed.at(-1) === 1) trimmed.pop();
-    if (trimmed.length !== shape.length || trimmed.some((s, i) => s !== shape[i]) || sizeOf(shape) === 0) {
+    if (
+      trimmed.length !== shape.length ||
+      trimmed.some((s, i) => s !== shape[i]) || sizeOf(shape) === 0
+    ) {
       throw new WeightsError(
         `Cannot load ${this.#source.name}: tensor ${name} must be [${shape}]: current shape is [${found.shape}]`,
       );

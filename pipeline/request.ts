@@ -1,11 +1,17 @@
 /** One request object for library, command line and PNG metadata: types, defaults and strict checks. */
-import { type WinWinLayOptions, WINWINLAY_DEFAULTS } from "./guidance/winwinlay.ts";
+import {
+  WINWINLAY_DEFAULTS,
+  type WinWinLayOptions,
+} from "./guidance/winwinlay.ts";
 import { checkLayout, type Region } from "./layout.ts";
 
 /** How the layout guides: WinWinLay with some of its options, or not at all. */
 export type GuidanceRequest =
   | { readonly method: "none" }
-  | ({ readonly method?: "winwinlay" } & { readonly [K in keyof WinWinLayOptions]?: WinWinLayOptions[K] });
+  | (
+    & { readonly method?: "winwinlay" }
+    & { readonly [K in keyof WinWinLayOptions]?: WinWinLayOptions[K] }
+  );
 
 /** What a user asks for. Only the prompt is needed. */
 export interface GenerateRequest {
@@ -38,27 +44,47 @@ export type PresetName = "model" | "paper";
 
 /** Defaults of a request. */
 export interface Preset {
+  /** Denoising steps. */
   readonly steps: number;
+  /** Classifier-free guidance scale. */
   readonly guidanceScale: number;
+  /** Layout guidance. */
   readonly guidance: WinWinLayOptions;
 }
 
 /** The settings of the paper: SD1.5, 50 DDIM steps, scale 7.5, 10 guided steps of 4 iterations. */
-export const PAPER: Preset = { steps: 50, guidanceScale: 7.5, guidance: WINWINLAY_DEFAULTS };
+export const PAPER: Preset = {
+  steps: 50,
+  guidanceScale: 7.5,
+  guidance: WINWINLAY_DEFAULTS,
+};
 
 /** A request with every default filled in: the same pixels again from it alone. */
 export interface FullRequest {
+  /** Name of the model. */
   readonly model: string;
+  /** What to paint. */
   readonly prompt: string;
+  /** What to keep away from. */
   readonly negativePrompt: string;
+  /** Text around the prompt. */
   readonly template: string;
+  /** Phrases and boxes. */
   readonly regions: readonly Region[];
+  /** Of all noise. */
   readonly seed: number;
+  /** Denoising steps. */
   readonly steps: number;
+  /** Classifier-free guidance scale. */
   readonly guidanceScale: number;
+  /** Pixels. */
   readonly width: number;
+  /** Pixels. */
   readonly height: number;
-  readonly guidance: { readonly method: "none" } | ({ readonly method: "winwinlay" } & WinWinLayOptions);
+  /** Layout guidance with every option. */
+  readonly guidance:
+    | { readonly method: "none" }
+    | ({ readonly method: "winwinlay" } & WinWinLayOptions);
 }
 
 /** What a request is checked against. */
@@ -99,28 +125,50 @@ const MOST_PIXELS = 4096;
  * @returns The full request, and notes on what was repaired (clamped boxes).
  * @throws {TypeError | RangeError} With one message that names the key.
  */
-export function checkRequest(value: unknown, limits: RequestLimits): { request: FullRequest; notes: string[] } {
+export function checkRequest(
+  value: unknown,
+  limits: RequestLimits,
+): { request: FullRequest; notes: string[] } {
   const input = object(value, "request", KEYS);
-  const preset = oneOf(input.preset, "preset", ["model", "paper"] as const, "model");
+  const preset = oneOf(
+    input.preset,
+    "preset",
+    ["model", "paper"] as const,
+    "model",
+  );
   const defaults = limits.presets[preset];
   if (input.model !== undefined && input.model !== limits.model) {
     throw new RangeError(
-      `Cannot use request: its model must be the open one, "${limits.model}": current ${JSON.stringify(input.model)}`,
+      `Cannot use request: its model must be the open one, "${limits.model}": current ${
+        JSON.stringify(input.model)
+      }`,
     );
   }
   const prompt = text(input.prompt, "prompt");
   if (prompt.trim() === "" && input.regions !== undefined) {
-    throw new RangeError(`Cannot use request: a prompt with regions must not be empty: current ${JSON.stringify(prompt)}`);
+    throw new RangeError(
+      `Cannot use request: a prompt with regions must not be empty: current ${
+        JSON.stringify(prompt)
+      }`,
+    );
   }
   const template = text(input.template ?? "{}", "template");
   if (template.split("{}").length !== 2) {
-    throw new RangeError(`Cannot use request: template must hold {} once: current ${JSON.stringify(template)}`);
+    throw new RangeError(
+      `Cannot use request: template must hold {} once: current ${
+        JSON.stringify(template)
+      }`,
+    );
   }
-  const { regions, notes } = isEmptyList(input.regions) ? { regions: [], notes: [] } : checkLayout(input.regions);
+  const { regions, notes } = isEmptyList(input.regions)
+    ? { regions: [], notes: [] }
+    : checkLayout(input.regions);
   const side = (key: "width" | "height", own: number): number => {
     const pixels = whole(input[key] ?? own, key, limits.multiple, MOST_PIXELS);
     if (pixels % limits.multiple) {
-      throw new RangeError(`Cannot use request: ${key} must be a multiple of ${limits.multiple}: current ${pixels}`);
+      throw new RangeError(
+        `Cannot use request: ${key} must be a multiple of ${limits.multiple}: current ${pixels}`,
+      );
     }
     return pixels;
   };
@@ -134,7 +182,12 @@ export function checkRequest(value: unknown, limits: RequestLimits): { request: 
       regions,
       seed: whole(input.seed ?? 0, "seed", 0, Number.MAX_SAFE_INTEGER),
       steps: whole(input.steps ?? defaults.steps, "steps", 1, limits.mostSteps),
-      guidanceScale: real(input.guidanceScale ?? defaults.guidanceScale, "guidanceScale", 0, 100),
+      guidanceScale: real(
+        input.guidanceScale ?? defaults.guidanceScale,
+        "guidanceScale",
+        0,
+        100,
+      ),
       width: side("width", limits.size[0]),
       height: side("height", limits.size[1]),
       guidance: checkGuidance(input.guidance ?? {}, defaults.guidance),
@@ -143,36 +196,89 @@ export function checkRequest(value: unknown, limits: RequestLimits): { request: 
 }
 
 /** Checks guidance options on top of defaults. */
-export function checkGuidance(value: unknown, defaults: WinWinLayOptions): FullRequest["guidance"] {
-  const input = object(value, "guidance", ["method", ...Object.keys(WINWINLAY_DEFAULTS)]);
-  if (oneOf(input.method, "guidance.method", ["winwinlay", "none"] as const, "winwinlay") === "none") {
+export function checkGuidance(
+  value: unknown,
+  defaults: WinWinLayOptions,
+): FullRequest["guidance"] {
+  const input = object(value, "guidance", [
+    "method",
+    ...Object.keys(WINWINLAY_DEFAULTS),
+  ]);
+  if (
+    oneOf(
+      input.method,
+      "guidance.method",
+      ["winwinlay", "none"] as const,
+      "winwinlay",
+    ) === "none"
+  ) {
     const others = Object.keys(input).filter((key) => key !== "method");
     if (others.length) {
-      throw new RangeError(`Cannot use request: guidance "none" takes no options: current ${others.join(", ")}`);
+      throw new RangeError(
+        `Cannot use request: guidance "none" takes no options: current ${
+          others.join(", ")
+        }`,
+      );
     }
     return { method: "none" };
   }
   const g = { ...defaults, ...input };
   const key = (name: string): string => `guidance.${name}`;
   const { sites, nu, rho } = g;
-  if (!(Array.isArray(rho) && rho.length === 2 && rho.every((x) => typeof x === "number" && x >= 0 && x <= 1e6))) {
-    throw new RangeError(`Cannot use request: guidance.rho must be two numbers from 0: current ${JSON.stringify(rho)}`);
+  if (
+    !(Array.isArray(rho) && rho.length === 2 &&
+      rho.every((x) => typeof x === "number" && x >= 0 && x <= 1e6))
+  ) {
+    throw new RangeError(
+      `Cannot use request: guidance.rho must be two numbers from 0: current ${
+        JSON.stringify(rho)
+      }`,
+    );
   }
-  if (Array.isArray(sites) && !(sites.length > 0 && sites.every((s) => typeof s === "string") && new Set(sites).size === sites.length)) {
-    throw new RangeError(`Cannot use request: guidance.sites must be different names: current ${JSON.stringify(sites)}`);
+  if (
+    Array.isArray(sites) &&
+    !(sites.length > 0 && sites.every((s) => typeof s === "string") &&
+      new Set(sites).size === sites.length)
+  ) {
+    throw new RangeError(
+      `Cannot use request: guidance.sites must be different names: current ${
+        JSON.stringify(sites)
+      }`,
+    );
   }
-  const optional = (x: unknown, name: string): number | null => x === null ? null : real(x, key(name), 0, 1e6);
+  const optional = (x: unknown, name: string): number | null =>
+    x === null ? null : real(x, key(name), 0, 1e6);
   return {
     method: "winwinlay",
     lambda: real(g.lambda, key("lambda"), 0, 1e6),
     units: oneOf(g.units, key("units"), ["unit", "cells", "pixels"] as const),
-    distance: oneOf(g.distance, key("distance"), ["paper", "scale_invariant"] as const),
-    divergence: oneOf(g.divergence, key("divergence"), ["forward", "reverse"] as const),
+    distance: oneOf(
+      g.distance,
+      key("distance"),
+      ["paper", "scale_invariant"] as const,
+    ),
+    divergence: oneOf(
+      g.divergence,
+      key("divergence"),
+      ["forward", "reverse"] as const,
+    ),
     heads: oneOf(g.heads, key("heads"), ["mean_energy", "mean_map"] as const),
-    tokens: oneOf(g.tokens, key("tokens"), ["mean_energy", "mean_map", "last"] as const),
+    tokens: oneOf(
+      g.tokens,
+      key("tokens"),
+      ["mean_energy", "mean_map", "last"] as const,
+    ),
     reduction: oneOf(g.reduction, key("reduction"), ["mean", "sum"] as const),
-    priors: oneOf(g.priors, key("priors"), ["per_box", "union_mixture"] as const),
-    raster: oneOf(g.raster, key("raster"), ["nearest", "trunc", "half_even_512", "coverage"] as const),
+    priors: oneOf(
+      g.priors,
+      key("priors"),
+      ["per_box", "union_mixture"] as const,
+    ),
+    raster: oneOf(
+      g.raster,
+      key("raster"),
+      ["nearest", "trunc", "half_even_512", "coverage"] as const,
+    ),
     steps: whole(g.steps, key("steps"), 0, 1000),
     iterations: whole(g.iterations, key("iterations"), 1, 1000),
     snr: real(g.snr, key("snr"), 0, 10),
@@ -182,17 +288,31 @@ export function checkGuidance(value: unknown, defaults: WinWinLayOptions): FullR
       key("rhoSchedule"),
       ["guided_steps", "all_steps", "exclusive_end", "constant"] as const,
     ),
-    sites: Array.isArray(sites)
-      ? sites as string[]
-      : oneOf(sites, key("sites"), ["middle_and_first_up", "first_up_only"] as const),
+    sites: Array.isArray(sites) ? sites as string[] : oneOf(
+      sites,
+      key("sites"),
+      ["middle_and_first_up", "first_up_only"] as const,
+    ),
     score: oneOf(g.score, key("score"), ["cond", "uncond", "cfg"] as const),
-    placement: oneOf(g.placement, key("placement"), ["before_step", "after_step"] as const),
+    placement: oneOf(
+      g.placement,
+      key("placement"),
+      ["before_step", "after_step"] as const,
+    ),
     nu: typeof nu === "number"
       ? real(nu, key("nu"), 0, 1e12)
       : oneOf(nu, key("nu"), ["per_iteration", "per_step"] as const),
     nuFactor: real(g.nuFactor, key("nuFactor"), 0, 1e6),
-    noise: oneOf(g.noise, key("noise"), ["always", "not_last", "never"] as const),
-    noiseNorm: oneOf(g.noiseNorm, key("noiseNorm"), ["drawn", "expected"] as const),
+    noise: oneOf(
+      g.noise,
+      key("noise"),
+      ["always", "not_last", "never"] as const,
+    ),
+    noiseNorm: oneOf(
+      g.noiseNorm,
+      key("noiseNorm"),
+      ["drawn", "expected"] as const,
+    ),
     guard: real(g.guard, key("guard"), 1e-6, 1e6),
     stopBelow: optional(g.stopBelow, "stopBelow"),
     energyFloor: optional(g.energyFloor, "energyFloor"),
@@ -202,17 +322,32 @@ export function checkGuidance(value: unknown, defaults: WinWinLayOptions): FullR
 /** Reads a preset file of a model: guidance options and sampler settings over the paper's. */
 export function checkPreset(value: unknown, name: string): Preset {
   try {
-    const input = object(value, "preset", ["steps", "guidanceScale", "guidance"]);
+    const input = object(value, "preset", [
+      "steps",
+      "guidanceScale",
+      "guidance",
+    ]);
     const guidance = checkGuidance(input.guidance ?? {}, PAPER.guidance);
-    if (guidance.method === "none") throw new RangeError(`Cannot use preset: its guidance must not be "none"`);
+    if (guidance.method === "none") {
+      throw new RangeError(
+        `Cannot use preset: its guidance must not be "none"`,
+      );
+    }
     const { method: _, ...options } = guidance;
     return {
       steps: whole(input.steps ?? PAPER.steps, "steps", 1, 1000),
-      guidanceScale: real(input.guidanceScale ?? PAPER.guidanceScale, "guidanceScale", 0, 100),
+      guidanceScale: real(
+        input.guidanceScale ?? PAPER.guidanceScale,
+        "guidanceScale",
+        0,
+        100,
+      ),
       guidance: options,
     };
   } catch (cause) {
-    throw new SyntaxError(`Cannot read ${name}: ${(cause as Error).message}`, { cause });
+    throw new SyntaxError(`Cannot read ${name}: ${(cause as Error).message}`, {
+      cause,
+    });
   }
 }
 
@@ -220,50 +355,93 @@ function isEmptyList(value: unknown): boolean {
   return value === undefined || (Array.isArray(value) && value.length === 0);
 }
 
-function object(value: unknown, name: string, keys: readonly string[]): Record<string, unknown> {
+function object(
+  value: unknown,
+  name: string,
+  keys: readonly string[],
+): Record<string, unknown> {
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new TypeError(`Cannot use ${name}: it must be an object: current ${JSON.stringify(value)}`);
+    throw new TypeError(
+      `Cannot use ${name}: it must be an object: current ${
+        JSON.stringify(value)
+      }`,
+    );
   }
   for (const key of Object.keys(value)) {
     if (!keys.includes(key)) {
       throw new TypeError(
-        `Cannot use ${name}: keys must be ${keys.join(", ")}: current ${JSON.stringify(key)}; did you mean "${nearest(key, keys)}"?`,
+        `Cannot use ${name}: keys must be ${keys.join(", ")}: current ${
+          JSON.stringify(key)
+        }; did you mean "${nearest(key, keys)}"?`,
       );
     }
   }
   // Own keys only, and a key that is there but undefined is a key left out.
-  return Object.fromEntries(Object.entries(value).filter(([, v]) => v !== undefined));
+  return Object.fromEntries(
+    Object.entries(value).filter(([, v]) => v !== undefined),
+  );
 }
 
 function text(value: unknown, key: string): string {
   if (typeof value !== "string") {
-    throw new TypeError(`Cannot use request: ${key} must be a string: current ${JSON.stringify(value) ?? "nothing"}`);
+    throw new TypeError(
+      `Cannot use request: ${key} must be a string: current ${
+        JSON.stringify(value) ?? "nothing"
+      }`,
+    );
   }
   return value;
 }
 
-function real(value: unknown, key: string, least: number, most: number): number {
+function real(
+  value: unknown,
+  key: string,
+  least: number,
+  most: number,
+): number {
   if (typeof value !== "number") {
-    throw new TypeError(`Cannot use request: ${key} must be a number: current ${JSON.stringify(value)}`);
+    throw new TypeError(
+      `Cannot use request: ${key} must be a number: current ${
+        JSON.stringify(value)
+      }`,
+    );
   }
   if (!(value >= least && value <= most)) {
-    throw new RangeError(`Cannot use request: ${key} must be from ${least} to ${most}: current ${value}`);
+    throw new RangeError(
+      `Cannot use request: ${key} must be from ${least} to ${most}: current ${value}`,
+    );
   }
   return value;
 }
 
-function whole(value: unknown, key: string, least: number, most: number): number {
+function whole(
+  value: unknown,
+  key: string,
+  least: number,
+  most: number,
+): number {
   const number = real(value, key, least, most);
   if (!Number.isInteger(number)) {
-    throw new RangeError(`Cannot use request: ${key} must be a whole number: current ${number}`);
+    throw new RangeError(
+      `Cannot use request: ${key} must be a whole number: current ${number}`,
+    );
   }
   return number;
 }
 
-function oneOf<T extends string>(value: unknown, key: string, allowed: readonly T[], fallback?: T): T {
+function oneOf<T extends string>(
+  value: unknown,
+  key: string,
+  allowed: readonly T[],
+  fallback?: T,
+): T {
   if (value === undefined && fallback !== undefined) return fallback;
   if (!allowed.includes(value as T)) {
-    throw new RangeError(`Cannot use request: ${key} must be ${allowed.join(" or ")}: current ${JSON.stringify(value)}`);
+    throw new RangeError(
+      `Cannot use request: ${key} must be ${allowed.join(" or ")}: current ${
+        JSON.stringify(value)
+      }`,
+    );
   }
   return value as T;
 }
@@ -275,13 +453,20 @@ export function nearest(name: string, names: readonly string[]): string {
     for (let i = 1; i <= a.length; i++) {
       const next = [i];
       for (let j = 1; j <= b.length; j++) {
-        next.push(Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + Number(a[i - 1] !== b[j - 1])));
+        next.push(
+          Math.min(
+            row[j]! + 1,
+            next[j - 1]! + 1,
+            row[j - 1]! + Number(a[i - 1] !== b[j - 1]),
+          ),
+        );
       }
       row = next;
     }
     return row[b.length]!;
   };
-  const list = names.map((n) => [distance(name.toLowerCase(), n.toLowerCase()), n] as const);
+  const list = names.map((n) =>
+    [distance(name.toLowerCase(), n.toLowerCase()), n] as const
+  );
   return list.reduce((best, x) => x[0] < best[0] ? x : best)[1];
 }
-

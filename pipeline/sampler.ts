@@ -71,23 +71,52 @@ export interface SampleOptions {
  * @returns The final latent, `shape`.
  * @see WinWinLay, arXiv:2506.15563, section 4.2.
  */
-export async function sample(unet: Unet, options: SampleOptions): Promise<Tensor> {
-  const { cond, uncond, guidanceScale, scheduler, noise, shape, method, onStep } = options;
+export async function sample(
+  unet: Unet,
+  options: SampleOptions,
+): Promise<Tensor> {
+  const {
+    cond,
+    uncond,
+    guidanceScale,
+    scheduler,
+    noise,
+    shape,
+    method,
+    onStep,
+  } = options;
   const { timesteps } = scheduler;
   using both = stackBatch([uncond, cond]);
-  using state = unet.backend.upload(new Float32Array(LANGEVIN_STATE), [1, LANGEVIN_STATE]);
+  using state = unet.backend.upload(new Float32Array(LANGEVIN_STATE), [
+    1,
+    LANGEVIN_STATE,
+  ]);
   let z = noise.initial(shape);
   try {
     for (const [step, timestep] of timesteps.entries()) {
       const inner: InnerReport[] = [];
       const refine = async (at: number): Promise<void> => {
-        for (const report of await refineLatent(unet, options, { z, set: (next) => z = next, at, state })) inner.push(report);
+        for (
+          const report of await refineLatent(unet, options, {
+            z,
+            set: (next) => z = next,
+            at,
+            state,
+          })
+        ) inner.push(report);
       };
-      if (method?.placement === "before_step" && step < method.steps) await refine(step);
+      if (method?.placement === "before_step" && step < method.steps) {
+        await refine(step);
+      }
 
       options.signal?.throwIfAborted();
       const { outputs, terms } = denoise(unet, options, z, timestep, both);
-      const { next, clean } = guidedStep(z, outputs, guidanceScale, scheduler.coefficients(step));
+      const { next, clean } = guidedStep(
+        z,
+        outputs,
+        guidanceScale,
+        scheduler.coefficients(step),
+      );
       outputs.dispose();
       z.dispose();
       z = next;
@@ -97,7 +126,10 @@ export async function sample(unet: Unet, options: SampleOptions): Promise<Tensor
       checkFinite(numbers.pop()!, `the latent after step ${step + 1}`);
       options.onPass?.();
 
-      if (method?.placement === "after_step" && step < method.steps && step + 1 < timesteps.length) await refine(step + 1);
+      if (
+        method?.placement === "after_step" && step < method.steps &&
+        step + 1 < timesteps.length
+      ) await refine(step + 1);
       const shares = options.energy && numbers.length
         ? options.energy.report(numbers, 0).subjects.map((s) => s.share)
         : [];
@@ -114,7 +146,12 @@ export async function sample(unet: Unet, options: SampleOptions): Promise<Tensor
 async function refineLatent(
   unet: Unet,
   options: SampleOptions,
-  { z, set, at, state }: { z: Tensor; set: (z: Tensor) => void; at: number; state: Tensor },
+  { z, set, at, state }: {
+    z: Tensor;
+    set: (z: Tensor) => void;
+    at: number;
+    state: Tensor;
+  },
 ): Promise<InnerReport[]> {
   const { method, energy, scheduler, noise, sites, signal } = options;
   if (!method || !energy) return [];
@@ -135,7 +172,13 @@ async function refineLatent(
     using output = scoreOutput(unet, options, pass.output, z, timestep);
     using eps = noiseOf(output, z, alphaBar, scheduler.prediction);
     using n = noise.langevin(z.shape, at, k);
-    const next = method.update(z, eps, grad, n, { step: at, iteration: k, iterations: method.iterations, alphaBar, state });
+    const next = method.update(z, eps, grad, n, {
+      step: at,
+      iteration: k,
+      iterations: method.iterations,
+      alphaBar,
+      state,
+    });
     using _before = z; // freed with this iteration; `set` hands the next one over
     z = next;
     set(next);
@@ -146,11 +189,15 @@ async function refineLatent(
     options.onPass?.();
     if (!Number.isFinite(report.energy) || !Number.isFinite(grad2)) {
       throw new Error(
-        `Cannot guide step ${at + 1}, iteration ${k + 1}: energy and gradient must be finite: current ${report.energy}, |gradient|^2 ${grad2}`,
+        `Cannot guide step ${at + 1}, iteration ${
+          k + 1
+        }: energy and gradient must be finite: current ${report.energy}, |gradient|^2 ${grad2}`,
       );
     }
     reports.push(report);
-    if (method.stopBelow !== undefined && report.energy < method.stopBelow) break;
+    if (method.stopBelow !== undefined && report.energy < method.stopBelow) {
+      break;
+    }
   }
   return reports;
 }
@@ -179,7 +226,13 @@ function denoise(
 }
 
 /** The prediction that stands for the score (A9). Consumes `cond`. */
-function scoreOutput(unet: Unet, { method, uncond, guidanceScale }: SampleOptions, cond: Tensor, z: Tensor, timestep: number): Tensor {
+function scoreOutput(
+  unet: Unet,
+  { method, uncond, guidanceScale }: SampleOptions,
+  cond: Tensor,
+  z: Tensor,
+  timestep: number,
+): Tensor {
   if (!method || method.score === "cond") return cond;
   using conditional = cond;
   const unconditional = unetForward(unet, z, timestep, uncond);
@@ -189,14 +242,25 @@ function scoreOutput(unet: Unet, { method, uncond, guidanceScale }: SampleOption
 }
 
 /** eps from the model's output; a v-prediction is `sqrt(abar) v + sqrt(1 - abar) z`. */
-function noiseOf(output: Tensor, z: Tensor, alphaBar: number, prediction: Scheduler["prediction"]): Tensor {
-  return prediction === "epsilon" ? output.retain() : combine(output, Math.sqrt(alphaBar), z, Math.sqrt(1 - alphaBar));
+function noiseOf(
+  output: Tensor,
+  z: Tensor,
+  alphaBar: number,
+  prediction: Scheduler["prediction"],
+): Tensor {
+  return prediction === "epsilon"
+    ? output.retain()
+    : combine(output, Math.sqrt(alphaBar), z, Math.sqrt(1 - alphaBar));
 }
 
 function checkFinite(numbers: ArrayLike<number>, what: string): void {
   for (let i = 0; i < numbers.length; i++) {
     if (!Number.isFinite(numbers[i])) {
-      throw new Error(`Cannot go on sampling: ${what} must be finite: current value ${i} is ${numbers[i]}`);
+      throw new Error(
+        `Cannot go on sampling: ${what} must be finite: current value ${i} is ${
+          numbers[i]
+        }`,
+      );
     }
   }
 }

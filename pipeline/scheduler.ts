@@ -10,13 +10,21 @@ export type Spacing = "leading" | "trailing" | "linspace";
 
 /** What a scheduler's config says, checked. */
 export interface ScheduleConfig {
+  /** Timesteps of training, 1000. */
   readonly trainSteps: number;
+  /** First beta. */
   readonly betaStart: number;
+  /** Last beta. */
   readonly betaEnd: number;
+  /** Linear in beta or in its root. */
   readonly betaSchedule: "scaled_linear" | "linear";
+  /** What the model predicts. */
   readonly prediction: Prediction;
+  /** How timesteps are spread. */
   readonly spacing: Spacing;
+  /** Added to each timestep with leading spacing. */
   readonly offset: number;
+  /** abar after the last step is 1 instead of the first of training. */
   readonly finalAlphaOne: boolean;
 }
 
@@ -24,7 +32,10 @@ export interface ScheduleConfig {
  * Reads and checks a `scheduler_config.json`. Its `_class_name` does not matter: most checkpoints of
  * SD1.x name PNDM, and every sampler here starts from the same betas.
  */
-export function scheduleConfig(config: Readonly<Record<string, unknown>>, name: string): ScheduleConfig {
+export function scheduleConfig(
+  config: Readonly<Record<string, unknown>>,
+  name: string,
+): ScheduleConfig {
   const read = readConfig(config, name);
   read.only("beta_schedule", ["scaled_linear", "linear"]);
   read.only("trained_betas", [null, undefined]);
@@ -37,7 +48,9 @@ export function scheduleConfig(config: Readonly<Record<string, unknown>>, name: 
     trainSteps: read.integer("num_train_timesteps", 1000),
     betaStart: read.number("beta_start"),
     betaEnd: read.number("beta_end"),
-    betaSchedule: read.string("beta_schedule") as ScheduleConfig["betaSchedule"],
+    betaSchedule: read.string(
+      "beta_schedule",
+    ) as ScheduleConfig["betaSchedule"],
     prediction: read.string("prediction_type", "epsilon") as Prediction,
     spacing: read.string("timestep_spacing", "leading") as Spacing,
     offset: read.number("steps_offset", 0),
@@ -48,7 +61,9 @@ export function scheduleConfig(config: Readonly<Record<string, unknown>>, name: 
 /** `abar_t = prod (1 - beta_s)`, s up to t; float64. */
 export function alphasCumprod(config: ScheduleConfig): Float64Array {
   const { trainSteps, betaStart, betaEnd, betaSchedule } = config;
-  const root = betaSchedule === "scaled_linear" ? Math.sqrt : (x: number): number => x;
+  const root = betaSchedule === "scaled_linear"
+    ? Math.sqrt
+    : (x: number): number => x;
   const first = root(betaStart), last = root(betaEnd);
   const out = new Float64Array(trainSteps);
   let product = 1;
@@ -84,7 +99,9 @@ export interface Scheduler {
 export function ddim(config: ScheduleConfig, steps: number): Scheduler {
   const { trainSteps, prediction } = config;
   if (!(Number.isInteger(steps) && steps >= 1 && steps <= trainSteps)) {
-    throw new RangeError(`Cannot sample: steps must be a whole number from 1 to ${trainSteps}: current ${steps}`);
+    throw new RangeError(
+      `Cannot sample: steps must be a whole number from 1 to ${trainSteps}: current ${steps}`,
+    );
   }
   const alphas = alphasCumprod(config);
   const timesteps = spread(config, steps);
@@ -92,7 +109,11 @@ export function ddim(config: ScheduleConfig, steps: number): Scheduler {
   const at = (step: number): number => alphas[timesteps[step]!]!;
   const after = (step: number): number => {
     const previous = timesteps[step]! - stride;
-    return previous >= 0 ? alphas[previous]! : config.finalAlphaOne ? 1 : alphas[0]!;
+    return previous >= 0
+      ? alphas[previous]!
+      : config.finalAlphaOne
+      ? 1
+      : alphas[0]!;
   };
   return {
     prediction,
@@ -100,25 +121,40 @@ export function ddim(config: ScheduleConfig, steps: number): Scheduler {
     alphaBar: at,
     coefficients(step) {
       const alpha = Math.sqrt(at(step)), sigma = Math.sqrt(1 - at(step));
-      const alpha1 = Math.sqrt(after(step)), sigma1 = Math.sqrt(1 - after(step));
+      const alpha1 = Math.sqrt(after(step)),
+        sigma1 = Math.sqrt(1 - after(step));
       // x0 = c z + d out, eps = e z + f out
-      const [c, d, e, f] = prediction === "epsilon" ? [1 / alpha, -sigma / alpha, 0, 1] : [alpha, -sigma, sigma, alpha];
+      const [c, d, e, f] = prediction === "epsilon"
+        ? [1 / alpha, -sigma / alpha, 0, 1]
+        : [alpha, -sigma, sigma, alpha];
       return { a: alpha1 * c + sigma1 * e, b: alpha1 * d + sigma1 * f, c, d };
     },
   };
 }
 
-function spread({ trainSteps, spacing, offset }: ScheduleConfig, steps: number): number[] {
+function spread(
+  { trainSteps, spacing, offset }: ScheduleConfig,
+  steps: number,
+): number[] {
   const index = [...Array(steps).keys()];
   if (spacing === "leading") {
-    const list = index.map((i) => i * Math.floor(trainSteps / steps) + offset).toReversed();
+    const list = index.map((i) => i * Math.floor(trainSteps / steps) + offset)
+      .toReversed();
     if (list[0]! >= trainSteps) {
       throw new RangeError(
-        `Cannot sample: ${steps} steps with offset ${offset} must end below ${trainSteps}: current first timestep is ${list[0]}`,
+        `Cannot sample: ${steps} steps with offset ${offset} must end below ${trainSteps}: current first timestep is ${
+          list[0]
+        }`,
       );
     }
     return list;
   }
-  if (spacing === "trailing") return index.map((i) => Math.round(trainSteps - i * trainSteps / steps) - 1);
-  return index.map((i) => Math.round(i * (trainSteps - 1) / Math.max(1, steps - 1))).toReversed();
+  if (spacing === "trailing") {
+    return index.map((i) =>
+      Math.round(trainSteps - i * trainSteps / steps) - 1
+    );
+  }
+  return index.map((i) =>
+    Math.round(i * (trainSteps - 1) / Math.max(1, steps - 1))
+  ).toReversed();
 }

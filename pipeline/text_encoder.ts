@@ -7,23 +7,40 @@ import { layerNorm } from "../kernels/layer_norm.ts";
 import { linear } from "../kernels/linear.ts";
 import { into } from "./blocks.ts";
 import { readConfig } from "./config.ts";
-import { type Affine, type Layer, Parameters, type WeightSource } from "./parameters.ts";
+import {
+  type Affine,
+  type Layer,
+  Parameters,
+  type WeightSource,
+} from "./parameters.ts";
 
 /** What the config of a text encoder says, checked. */
 export interface TextConfig {
+  /** Rows of the token embedding. */
   readonly vocabulary: number;
+  /** Channels of the states. */
   readonly channels: number;
+  /** Channels inside the feed-forward layer. */
   readonly inner: number;
+  /** Number of layers. */
   readonly layers: number;
+  /** Attention heads. */
   readonly heads: number;
+  /** Positions. */
   readonly length: number;
+  /** Of the feed-forward layer. */
   readonly activation: Activation;
+  /** Of the layer norms. */
   readonly eps: number;
+  /** Channels of the text projection, where there is one. */
   readonly projection: number;
 }
 
 /** Reads and checks a text encoder's `config.json`. */
-export function textConfig(config: Readonly<Record<string, unknown>>, name: string): TextConfig {
+export function textConfig(
+  config: Readonly<Record<string, unknown>>,
+  name: string,
+): TextConfig {
   const read = readConfig(config, name);
   read.only("hidden_act", ["quick_gelu", "gelu", undefined]);
   return {
@@ -39,25 +56,41 @@ export function textConfig(config: Readonly<Record<string, unknown>>, name: stri
   };
 }
 
-interface TextLayer {
+/** One transformer layer. */
+export interface TextLayer {
+  /** Before attention. */
   readonly norm1: Affine;
+  /** Queries. */
   readonly q: Layer;
+  /** Keys. */
   readonly k: Layer;
+  /** Values. */
   readonly v: Layer;
+  /** After attention. */
   readonly out: Layer;
+  /** Before the feed-forward layer. */
   readonly norm2: Affine;
+  /** Into it. */
   readonly expand: Layer;
+  /** Out of it. */
   readonly shrink: Layer;
 }
 
 /** A text encoder whose weights are on a backend. */
 export interface TextEncoder extends Disposable {
+  /** Where it lives. */
   readonly backend: Backend;
+  /** Its sizes. */
   readonly config: TextConfig;
+  /** Token embedding, `[vocabulary, channels]`. */
   readonly tokens: Tensor;
+  /** Position embedding, `[length, channels]`. */
   readonly positions: Tensor;
+  /** The layers in order. */
   readonly layers: readonly TextLayer[];
+  /** The last LayerNorm. */
   readonly norm: Affine;
+  /** `[projection, channels]`, where the checkpoint has one. */
   readonly projection: Tensor | undefined;
 }
 
@@ -65,7 +98,10 @@ export interface TextEncoder extends Disposable {
 export async function loadTextEncoder(
   backend: Backend,
   source: WeightSource & { readonly config: Readonly<Record<string, unknown>> },
-  options: { signal?: AbortSignal | undefined; onTensor?: (done: number, total: number) => void } = {},
+  options: {
+    signal?: AbortSignal | undefined;
+    onTensor?: (done: number, total: number) => void;
+  } = {},
 ): Promise<TextEncoder> {
   const config = textConfig(source.config, source.name);
   const { channels, inner, vocabulary, length } = config;
@@ -84,9 +120,18 @@ export async function loadTextEncoder(
     const encoder = {
       backend,
       config,
-      tokens: p.tensor("text_model.embeddings.token_embedding.weight", [vocabulary, channels]),
-      positions: p.tensor("text_model.embeddings.position_embedding.weight", [length, channels]),
-      layers: Array.from({ length: config.layers }, (_, i) => layer(`text_model.encoder.layers.${i}`)),
+      tokens: p.tensor("text_model.embeddings.token_embedding.weight", [
+        vocabulary,
+        channels,
+      ]),
+      positions: p.tensor("text_model.embeddings.position_embedding.weight", [
+        length,
+        channels,
+      ]),
+      layers: Array.from(
+        { length: config.layers },
+        (_, i) => layer(`text_model.encoder.layers.${i}`),
+      ),
       norm: p.affine("text_model.final_layer_norm", channels),
       projection: p.has("text_projection.weight")
         ? p.tensor("text_projection.weight", [config.projection, channels])
@@ -126,13 +171,22 @@ export function encodeText(
       using k = linear(n1, layer.k.weight, { bias: layer.k.bias });
       using v = linear(n1, layer.v.weight, { bias: layer.v.bias });
       using attended = attention(q, k, v, { heads, causal: true }).out;
-      using x1 = linear(attended, layer.out.weight, { bias: layer.out.bias, residual: h });
+      using x1 = linear(attended, layer.out.weight, {
+        bias: layer.out.bias,
+        residual: h,
+      });
       using n2 = layerNorm(x1, layer.norm2.weight, layer.norm2.bias, eps);
       using wide = linear(n2, layer.expand.weight, { bias: layer.expand.bias });
       using active = activation(wide, kind);
-      return linear(active, layer.shrink.weight, { bias: layer.shrink.bias, residual: x1 });
+      return linear(active, layer.shrink.weight, {
+        bias: layer.shrink.bias,
+        residual: x1,
+      });
     });
     onHidden?.(i + 1, x);
   });
-  return into(x, (h) => layerNorm(h, encoder.norm.weight, encoder.norm.bias, eps));
+  return into(
+    x,
+    (h) => layerNorm(h, encoder.norm.weight, encoder.norm.bias, eps),
+  );
 }

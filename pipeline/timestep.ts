@@ -17,8 +17,11 @@ export function sinusoid(
   const half = Math.floor(channels / 2);
   const out = new Float32Array(channels);
   for (let i = 0; i < half; i++) {
-    const angle = timestep * Math.exp(-Math.log(10000) * i / (half - options.freqShift));
-    const [first, second] = options.flipSinToCos ? [Math.cos(angle), Math.sin(angle)] : [Math.sin(angle), Math.cos(angle)];
+    const angle = timestep *
+      Math.exp(-Math.log(10000) * i / (half - options.freqShift));
+    const [first, second] = options.flipSinToCos
+      ? [Math.cos(angle), Math.sin(angle)]
+      : [Math.sin(angle), Math.cos(angle)];
     out[i] = first;
     out[half + i] = second;
   }

@@ -22,25 +22,44 @@ import {
   transformerParameters,
   upsample,
 } from "./blocks.ts";
-import { type Affine, type Layer, Parameters, type WeightSource } from "./parameters.ts";
+import {
+  type Affine,
+  type Layer,
+  Parameters,
+  type WeightSource,
+} from "./parameters.ts";
 import { readConfig } from "./config.ts";
 import { sinusoid } from "./timestep.ts";
 
 /** What the config of a UNet says, checked. */
 export interface UnetConfig {
+  /** Channels of the latent. */
   readonly inChannels: number;
+  /** Channels of the prediction. */
   readonly outChannels: number;
+  /** Own latent side in cells. */
   readonly sampleSize: number;
+  /** Per level, outermost first. */
   readonly channels: readonly number[];
+  /** Attention heads per level. */
   readonly heads: readonly number[];
+  /** Transformer blocks per level. */
   readonly depth: readonly number[];
+  /** Resnets per level on the way down; one more on the way up. */
   readonly layers: number;
+  /** GroupNorm groups. */
   readonly groups: number;
+  /** Of the resnets' GroupNorm. */
   readonly eps: number;
+  /** Channels of the text states. */
   readonly text: number;
+  /** Which levels attend on the way down. */
   readonly downAttention: readonly boolean[];
+  /** Which attend on the way up, deepest first. */
   readonly upAttention: readonly boolean[];
+  /** Time embedding has cosines first. */
   readonly flipSinToCos: boolean;
+  /** Shift in its frequencies. */
   readonly freqShift: number;
 }
 
@@ -49,12 +68,22 @@ export interface UnetConfig {
  *
  * @throws {WeightsError} If a key has a value that is not supported; the message names it.
  */
-export function unetConfig(config: Readonly<Record<string, unknown>>, name: string): UnetConfig {
+export function unetConfig(
+  config: Readonly<Record<string, unknown>>,
+  name: string,
+): UnetConfig {
   const read = readConfig(config, name);
   const channels = read.integers("block_out_channels");
   const levels = channels.length;
-  const down = read.strings("down_block_types", ["DownBlock2D", "CrossAttnDownBlock2D"], levels);
-  const up = read.strings("up_block_types", ["UpBlock2D", "CrossAttnUpBlock2D"], levels);
+  const down = read.strings("down_block_types", [
+    "DownBlock2D",
+    "CrossAttnDownBlock2D",
+  ], levels);
+  const up = read.strings(
+    "up_block_types",
+    ["UpBlock2D", "CrossAttnUpBlock2D"],
+    levels,
+  );
   read.only("mid_block_type", ["UNetMidBlock2DCrossAttn", undefined]);
   read.only("act_fn", ["silu", undefined]);
   read.only("center_input_sample", [false, undefined]);
@@ -106,23 +135,37 @@ export function unetConfig(config: Readonly<Record<string, unknown>>, name: stri
   };
 }
 
-interface Stage {
+/** Resnets and transformers of one level. */
+export interface Stage {
+  /** In order. */
   readonly resnets: readonly Resnet[];
+  /** One after each resnet, or none. */
   readonly transformers: readonly Transformer[];
+  /** To the next level, if there is one. */
   readonly resample: Layer | undefined;
 }
 
 /** A UNet whose weights are on a backend. */
 export interface Unet extends Disposable {
+  /** Where it lives. */
   readonly backend: Backend;
+  /** Its sizes. */
   readonly config: UnetConfig;
+  /** First layer of the time embedding. */
   readonly time1: Layer;
+  /** Second layer. */
   readonly time2: Layer;
+  /** First convolution. */
   readonly convIn: Layer;
+  /** Levels on the way down. */
   readonly down: readonly Stage[];
+  /** The deepest stage. */
   readonly middle: Stage;
+  /** Levels on the way up. */
   readonly up: readonly Stage[];
+  /** Last GroupNorm. */
   readonly normOut: Affine;
+  /** Last convolution. */
   readonly convOut: Layer;
 }
 
@@ -142,18 +185,35 @@ export interface AttentionSite {
 export function attentionSites(config: UnetConfig): AttentionSite[] {
   const sites: AttentionSite[] = [];
   const levels = config.channels.length;
-  const push = (stage: string, transformers: number, depth: number, level: number): void => {
+  const push = (
+    stage: string,
+    transformers: number,
+    depth: number,
+    level: number,
+  ): void => {
     for (let i = 0; i < transformers; i++) {
       for (let j = 0; j < depth; j++) {
         const block = `${stage}.attentions.${i}.transformer_blocks.${j}`;
-        sites.push({ id: `${block}.attn1`, kind: "self", stage, level }, { id: `${block}.attn2`, kind: "cross", stage, level });
+        sites.push({ id: `${block}.attn1`, kind: "self", stage, level }, {
+          id: `${block}.attn2`,
+          kind: "cross",
+          stage,
+          level,
+        });
       }
     }
   };
-  config.downAttention.forEach((has, i) => push(`down_blocks.${i}`, has ? config.layers : 0, config.depth[i]!, i));
+  config.downAttention.forEach((has, i) =>
+    push(`down_blocks.${i}`, has ? config.layers : 0, config.depth[i]!, i)
+  );
   push("mid_block", 1, config.depth[levels - 1]!, levels - 1);
   config.upAttention.forEach((has, i) =>
-    push(`up_blocks.${i}`, has ? config.layers + 1 : 0, config.depth[levels - 1 - i]!, levels - 1 - i)
+    push(
+      `up_blocks.${i}`,
+      has ? config.layers + 1 : 0,
+      config.depth[levels - 1 - i]!,
+      levels - 1 - i,
+    )
   );
   return sites;
 }
@@ -166,12 +226,20 @@ export function attentionSites(config: UnetConfig): AttentionSite[] {
 export async function loadUnet(
   backend: Backend,
   source: WeightSource & { readonly config: Readonly<Record<string, unknown>> },
-  options: { signal?: AbortSignal | undefined; onTensor?: (done: number, total: number) => void } = {},
+  options: {
+    signal?: AbortSignal | undefined;
+    onTensor?: (done: number, total: number) => void;
+  } = {},
 ): Promise<Unet> {
   const config = unetConfig(source.config, source.name);
   const p = new Parameters(backend, source);
   try {
-    const unet = { ...build(p, config), backend, config, [Symbol.dispose]: () => p[Symbol.dispose]() };
+    const unet = {
+      ...build(p, config),
+      backend,
+      config,
+      [Symbol.dispose]: () => p[Symbol.dispose](),
+    };
     await p.load(options);
     return unet;
   } catch (error) {
@@ -180,7 +248,10 @@ export async function loadUnet(
   }
 }
 
-function build(p: Parameters, c: UnetConfig): Omit<Unet, "backend" | "config" | typeof Symbol.dispose> {
+function build(
+  p: Parameters,
+  c: UnetConfig,
+): Omit<Unet, "backend" | "config" | typeof Symbol.dispose> {
   const levels = c.channels.length;
   const first = c.channels[0]!;
   const last = c.channels[levels - 1]!;
@@ -202,14 +273,23 @@ function build(p: Parameters, c: UnetConfig): Omit<Unet, "backend" | "config" | 
     const to = c.channels[i]!;
     const from = c.channels[i - 1] ?? first;
     const name = `down_blocks.${i}`;
-    const resnets = range(c.layers).map((j) => res(`${name}.resnets.${j}.`, j ? to : from, to));
-    const transformers = range(c.downAttention[i] ? c.layers : 0).map((j) => attend(`${name}.attentions.${j}.`, i));
-    const resample = i < levels - 1 ? p.conv(`${name}.downsamplers.0.conv`, to, to) : undefined;
+    const resnets = range(c.layers).map((j) =>
+      res(`${name}.resnets.${j}.`, j ? to : from, to)
+    );
+    const transformers = range(c.downAttention[i] ? c.layers : 0).map((j) =>
+      attend(`${name}.attentions.${j}.`, i)
+    );
+    const resample = i < levels - 1
+      ? p.conv(`${name}.downsamplers.0.conv`, to, to)
+      : undefined;
     skips.push(...resnets.map(() => to), ...(resample ? [to] : []));
     return { resnets, transformers, resample };
   });
   const middle: Stage = {
-    resnets: [res("mid_block.resnets.0.", last, last), res("mid_block.resnets.1.", last, last)],
+    resnets: [
+      res("mid_block.resnets.0.", last, last),
+      res("mid_block.resnets.1.", last, last),
+    ],
     transformers: [attend("mid_block.attentions.0.", levels - 1)],
     resample: undefined,
   };
@@ -223,8 +303,12 @@ function build(p: Parameters, c: UnetConfig): Omit<Unet, "backend" | "config" | 
       hidden = to;
       return made;
     });
-    const transformers = range(c.upAttention[i] ? c.layers + 1 : 0).map((j) => attend(`${name}.attentions.${j}.`, level));
-    const resample = i < levels - 1 ? p.conv3x3(`${name}.upsamplers.0.conv`, to, to) : undefined;
+    const transformers = range(c.upAttention[i] ? c.layers + 1 : 0).map((j) =>
+      attend(`${name}.attentions.${j}.`, level)
+    );
+    const resample = i < levels - 1
+      ? p.conv3x3(`${name}.upsamplers.0.conv`, to, to)
+      : undefined;
     return { resnets, transformers, resample };
   });
   return {
@@ -253,7 +337,13 @@ export interface UnetHooks extends ProbeHooks {
  * @param text Text states `[batch, text channels, tokens]`.
  * @returns The model's output (noise for epsilon models), like `latent`.
  */
-export function unetForward(unet: Unet, latent: Tensor, timestep: number, text: Tensor, hooks: UnetHooks = {}): Tensor {
+export function unetForward(
+  unet: Unet,
+  latent: Tensor,
+  timestep: number,
+  text: Tensor,
+  hooks: UnetHooks = {},
+): Tensor {
   const { config, backend } = unet;
   const stage = (name: string, value: Tensor): Tensor => {
     hooks.onStage?.(name, value);
@@ -263,16 +353,28 @@ export function unetForward(unet: Unet, latent: Tensor, timestep: number, text: 
   using wave = backend.upload(sinusoid(timestep, first, config), [1, first, 1]);
   using t1 = linear(wave, unet.time1.weight, { bias: unet.time1.bias });
   using t2 = activation(t1, "silu");
-  using embedding = stage("time_embedding", linear(t2, unet.time2.weight, { bias: unet.time2.bias }));
+  using embedding = stage(
+    "time_embedding",
+    linear(t2, unet.time2.weight, { bias: unet.time2.bias }),
+  );
   using time = activation(embedding, "silu"); // every resnet starts with it
 
-  let x = stage("conv_in", conv3x3(latent, unet.convIn.weight, { bias: unet.convIn.bias }));
+  let x = stage(
+    "conv_in",
+    conv3x3(latent, unet.convIn.weight, { bias: unet.convIn.bias }),
+  );
   const skips = [x.retain()];
   unet.down.forEach((block, i) => {
     block.resnets.forEach((r, j) => {
       x = into(x, (h) => resnet(r, h, time));
       const t = block.transformers[j];
-      if (t) x = into(x, (h) => transformer(t, h, text, `down_blocks.${i}.attentions.${j}.`, hooks));
+      if (t) {
+        x = into(
+          x,
+          (h) =>
+            transformer(t, h, text, `down_blocks.${i}.attentions.${j}.`, hooks),
+        );
+      }
       skips.push(x.retain());
     });
     const { resample } = block;
@@ -284,8 +386,21 @@ export function unetForward(unet: Unet, latent: Tensor, timestep: number, text: 
   });
 
   x = into(x, (h) => resnet(unet.middle.resnets[0]!, h, time));
-  x = into(x, (h) => transformer(unet.middle.transformers[0]!, h, text, "mid_block.attentions.0.", hooks));
-  x = stage("mid_block", into(x, (h) => resnet(unet.middle.resnets[1]!, h, time)));
+  x = into(
+    x,
+    (h) =>
+      transformer(
+        unet.middle.transformers[0]!,
+        h,
+        text,
+        "mid_block.attentions.0.",
+        hooks,
+      ),
+  );
+  x = stage(
+    "mid_block",
+    into(x, (h) => resnet(unet.middle.resnets[1]!, h, time)),
+  );
 
   unet.up.forEach((block, i) => {
     block.resnets.forEach((r, j) => {
@@ -293,7 +408,13 @@ export function unetForward(unet: Unet, latent: Tensor, timestep: number, text: 
       x = into(x, (h) => concatChannels(h, skip));
       x = into(x, (h) => resnet(r, h, time));
       const t = block.transformers[j];
-      if (t) x = into(x, (h) => transformer(t, h, text, `up_blocks.${i}.attentions.${j}.`, hooks));
+      if (t) {
+        x = into(
+          x,
+          (h) =>
+            transformer(t, h, text, `up_blocks.${i}.attentions.${j}.`, hooks),
+        );
+      }
     });
     const { resample } = block;
     if (resample) {
@@ -305,6 +426,17 @@ export function unetForward(unet: Unet, latent: Tensor, timestep: number, text: 
   });
 
   const { groups, eps } = config;
-  x = into(x, (h) => groupNorm(h, unet.normOut.weight, unet.normOut.bias, { groups, eps, silu: true }));
-  return into(x, (h) => conv3x3(h, unet.convOut.weight, { bias: unet.convOut.bias }));
+  x = into(
+    x,
+    (h) =>
+      groupNorm(h, unet.normOut.weight, unet.normOut.bias, {
+        groups,
+        eps,
+        silu: true,
+      }),
+  );
+  return into(
+    x,
+    (h) => conv3x3(h, unet.convOut.weight, { bias: unet.convOut.bias }),
+  );
 }

@@ -55,7 +55,10 @@ export async function energyGradient(
   );
   let evaluated = maps.map((map) => energy.evaluate(map, rho));
   if (floor !== undefined) {
-    const { subjects } = energy.report(await unet.backend.read(evaluated.map((e) => e.terms), options), rho);
+    const { subjects } = energy.report(
+      await unet.backend.read(evaluated.map((e) => e.terms), options),
+      rho,
+    );
     if (energy.gate(subjects.map((s) => s.aef >= floor))) {
       free(evaluated);
       evaluated = maps.map((map) => energy.evaluate(map, rho));

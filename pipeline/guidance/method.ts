@@ -38,5 +38,11 @@ export interface GuidanceMethod {
   /** Weight of the prior at a step of `total`. */
   rho(step: number, total: number): number;
   /** The new latent from the predicted noise, the energy's gradient and N(0, 1) noise. */
-  update(z: Tensor, eps: Tensor, grad: Tensor, noise: Tensor, context: UpdateContext): Tensor;
+  update(
+    z: Tensor,
+    eps: Tensor,
+    grad: Tensor,
+    noise: Tensor,
+    context: UpdateContext,
+  ): Tensor;
 }

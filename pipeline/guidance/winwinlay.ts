@@ -22,7 +22,11 @@ export interface WinWinLayOptions extends EnergyOptions {
   /** Weight of the prior at the first and the last point of its schedule. */
   readonly rho: readonly [number, number];
   /** Over what rho falls (A4): the guided steps with both ends, all steps, without the end, or not at all. */
-  readonly rhoSchedule: "guided_steps" | "all_steps" | "exclusive_end" | "constant";
+  readonly rhoSchedule:
+    | "guided_steps"
+    | "all_steps"
+    | "exclusive_end"
+    | "constant";
   /** Attention sites (A8): middle and first up block, the first half of those, or a list of diffusers' paths. */
   readonly sites: "middle_and_first_up" | "first_up_only" | readonly string[];
   /** Which score stands for grad log p (A9). */
@@ -67,7 +71,8 @@ export const WINWINLAY_DEFAULTS: WinWinLayOptions = {
 
 /** The method with the given choices. */
 export function winwinlay(options: WinWinLayOptions): GuidanceMethod {
-  const { steps, iterations, rho: [first, last], rhoSchedule, nu, noise } = options;
+  const { steps, iterations, rho: [first, last], rhoSchedule, nu, noise } =
+    options;
   return {
     steps,
     iterations,
@@ -78,10 +83,21 @@ export function winwinlay(options: WinWinLayOptions): GuidanceMethod {
     energyFloor: options.energyFloor ?? undefined,
     sites: (config) => guidedSites(config, options.sites),
     rho(step, total) {
-      const span = { guided_steps: steps - 1, all_steps: total - 1, exclusive_end: steps, constant: Infinity }[rhoSchedule];
+      const span = {
+        guided_steps: steps - 1,
+        all_steps: total - 1,
+        exclusive_end: steps,
+        constant: Infinity,
+      }[rhoSchedule];
       return first + (last - first) * step / Math.max(1, span);
     },
-    update: (z, eps, grad, n, { iteration, iterations: count, alphaBar, state }) =>
+    update: (
+      z,
+      eps,
+      grad,
+      n,
+      { iteration, iterations: count, alphaBar, state },
+    ) =>
       langevinStep(z, eps, grad, n, state, {
         noiseLevel: Math.sqrt(1 - alphaBar),
         snr: options.snr,
@@ -89,7 +105,8 @@ export function winwinlay(options: WinWinLayOptions): GuidanceMethod {
         factor: options.nuFactor,
         adapt: nu === "per_iteration" || (nu === "per_step" && iteration === 0),
         ...(typeof nu === "number" ? { nu } : {}),
-        addNoise: noise === "always" || (noise === "not_last" && iteration < count - 1),
+        addNoise: noise === "always" ||
+          (noise === "not_last" && iteration < count - 1),
         expectedNorm: options.noiseNorm === "expected",
       }),
   };
@@ -100,20 +117,31 @@ export function winwinlay(options: WinWinLayOptions): GuidanceMethod {
  *
  * @throws {RangeError} If a listed site is not one of the UNet's.
  */
-export function guidedSites(config: UnetConfig, choice: WinWinLayOptions["sites"]): string[] {
+export function guidedSites(
+  config: UnetConfig,
+  choice: WinWinLayOptions["sites"],
+): string[] {
   const all = attentionSites(config).filter((site) => site.kind === "cross");
   if (typeof choice !== "string") {
     for (const id of choice) {
       if (!all.some((site) => site.id === id)) {
-        throw new RangeError(`Cannot guide ${id}: it must be one of ${all.map((site) => site.id).join(", ")}`);
+        throw new RangeError(
+          `Cannot guide ${id}: it must be one of ${
+            all.map((site) => site.id).join(", ")
+          }`,
+        );
       }
     }
     // In the order of execution, so that the tape may end at the last.
-    return all.filter((site) => choice.includes(site.id)).map((site) => site.id);
+    return all.filter((site) => choice.includes(site.id)).map((site) =>
+      site.id
+    );
   }
   const firstUp = all.find((site) => site.stage.startsWith("up_blocks"))?.stage;
   return all.filter(({ id, stage }) =>
     stage === "mid_block" ||
-    (stage === firstUp && (choice === "middle_and_first_up" || id.startsWith(`${stage}.attentions.0.`)))
+    (stage === firstUp &&
+      (choice === "middle_and_first_up" ||
+        id.startsWith(`${stage}.attentions.0.`)))
   ).map((site) => site.id);
 }
