@@ -50,6 +50,7 @@ export class WebGpu implements Backend {
   #pass: GPUComputePassEncoder | undefined;
   #checks: Promise<void>[] = [];
   #error: Error | undefined;
+  #compileError: Error | undefined;
   #live = 0;
   #peak = 0;
   #pooled = 0;
@@ -160,6 +161,7 @@ export class WebGpu implements Backend {
         `Cannot write [${tensor.shape}]: data must hold ${tensor.size} numbers: current ${data.length}`,
       );
     }
+    if (data.length === 0) return; // Deno's writeBuffer panics
     const buffer = tensor.storage as GPUBuffer;
     // writeBuffer happens before what is recorded but not submitted.
     if (this.#touched.has(buffer)) this.flush();
@@ -277,7 +279,8 @@ export class WebGpu implements Backend {
       });
       // Pending scopes first: they say why, a lost device only that.
       await Promise.all(this.#checks.splice(0));
-      if (this.#error) throw this.#error;
+      const error = this.#compileError ?? this.#error;
+      if (error) throw error;
       this.lost.throwIfAborted();
       options.signal?.throwIfAborted();
       const bytes = staging.getMappedRange().slice(0);
@@ -368,7 +371,7 @@ export class WebGpu implements Backend {
       this.#checks.push(
         this.#device.popErrorScope().then((error) => {
           if (error) {
-            this.#error ??= new Error(
+            this.#compileError ??= new Error(
               `Cannot compile ${key}: ${error.message}`,
             );
           }
