@@ -13,7 +13,7 @@ export const BACKEND: "cpu" | "webgpu" = choose(
 );
 
 /** `WINWINLAY_TEST_DEVICE`: which WebGPU, default the runtime's choice. */
-export const DEVICE: DeviceChoice | undefined = choose(
+export const DEVICE: DeviceChoice | undefined = choose<DeviceChoice, undefined>(
   "WINWINLAY_TEST_DEVICE",
   ["native", "dawn"],
   undefined,

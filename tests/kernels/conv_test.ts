@@ -281,6 +281,7 @@ test("conv() and conv3x3() refuse tensors that do not fit", async () => {
     conv3x3(x, u, { bias: three, shift: three }).dispose();
     refused(() => conv(flat, weight, { kernel: 3 }), /x must be/);
     refused(() => conv(x, weight, { kernel: 2 }), /must hold 24 numbers/);
+    refused(() => conv(x, weight, { kernel: 3, bias: two }), /hold 3 numbers/);
     using large = backend.alloc([3, 2, 5, 5]);
     refused(() => conv(x, large, { kernel: 5 }), /must fit the padded input/);
     conv(x, large, { kernel: 5, padding: [1, 0, 0, 1] }).dispose();

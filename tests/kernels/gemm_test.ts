@@ -167,13 +167,12 @@ for (const variant of ["any", "vec4"] as const) {
 
   test(`gemm() adds bias, residual and C, and scales only the product: ${variant}`, async () => {
     const base = { size: [35, 40, 9], batch: 2, pad: 4, variant } as const;
-    const all = { bias: true, residual: true, accumulate: true };
+    // Every pipeline costs a software GPU a second, so not every combination.
+    const bias = true, residual = true, accumulate = true;
     await checkGemm({ ...base, alpha: -0.75 });
-    for (const name of ["bias", "residual", "accumulate"] as const) {
-      await checkGemm({ ...base, [name]: true, alpha: 2.5 });
-    }
-    await checkGemm({ ...base, ...all, alpha: 0.125 });
-    await checkGemm({ ...base, ...all, size: [130, 8, 9], alpha: 0.125 });
+    await checkGemm({ ...base, bias, alpha: 2.5 });
+    await checkGemm({ ...base, residual, alpha: 2.5 });
+    await checkGemm({ ...base, bias, residual, accumulate, alpha: 0.125 });
   });
 }
 

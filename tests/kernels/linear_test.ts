@@ -1,6 +1,7 @@
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
 import { linear } from "../../kernels/linear.ts";
+import { sizeOf } from "../../kernels/backend.ts";
 import { testBackend } from "../backend.ts";
 import { sumBound } from "../compare.ts";
 import { checkOp, input } from "./check_op.ts";
@@ -16,7 +17,7 @@ const CASES = [
 ] as const;
 
 for (const [batch, channels, out, ...space] of CASES) {
-  const cells = space.reduce((a, b) => a * b, 1);
+  const cells = sizeOf(space);
   for (const residual of [false, true]) {
     const name = `[${batch}, ${channels}, ${space}] to ${out}`;
     test(`linear() matches its definition: ${name}${residual ? " plus residual" : ""}`, async () => {
@@ -83,6 +84,8 @@ test("linear() refuses tensors that do not fit", async () => {
     assert.throws(() => linear(flat, w), /x must be \[batch, channels/);
     assert.throws(() => linear(empty, w), /not empty/);
     assert.throws(() => linear(x, wrong), /must hold 8 numbers/);
+    assert.throws(() => linear(x, w, { bias: flat }), /must hold 2 numbers/);
+    assert.throws(() => linear(x, w, { residual: x }), /must hold 6 numbers/);
     linear(x, w).dispose();
   }
   assert.equal(backend.memory.liveBytes, before);

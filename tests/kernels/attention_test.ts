@@ -1,0 +1,266 @@
+import { strict as assert } from "node:assert";
+import { test } from "node:test";
+import { attention, type AttentionOptions } from "../../kernels/attention.ts";
+import { sizeOf } from "../../kernels/backend.ts";
+import { testBackend } from "../backend.ts";
+import { U } from "../compare.ts";
+import { checkOp, type Input, input, runOp } from "./check_op.ts";
+
+interface Case extends AttentionOptions {
+  readonly batch?: number;
+  readonly width: number;
+  readonly queries: readonly number[];
+  readonly keys: readonly number[];
+  /** Size of q; scores are about `scale / 3`. */
+  readonly scale?: number;
+  readonly numeric?: boolean;
+  /** Which of out and logProbs get a gradient. */
+  readonly seeded?: readonly number[];
+  readonly wrt?: readonly number[];
+}
+
+/** Attention in float64, as the formula says, head by head and query by query. */
+function formula(
+  { batch = 1, heads, width, causal = false, probe = [] }: Case,
+  [q, k, v]: readonly [Input, Input, Input],
+): Float64Array[] {
+  const n = q.data.length / (batch * heads * width);
+  const m = k.data.length / (batch * heads * width);
+  const out = new Float64Array(q.data.length);
+  const logs = new Float64Array(batch * heads * probe.length * n);
+  for (let z = 0; z < batch * heads; z++) {
+    for (let i = 0; i < n; i++) {
+      const count = causal ? Math.min(m, i + 1) : m;
+      const scores = Array.from({ length: count }, (_, j) => {
+        let sum = 0;
+        for (let d = 0; d < width; d++) {
+          sum += q.data[(z * width + d) * n + i]! *
+            k.data[(z * width + d) * m + j]!;
+        }
+        return sum / Math.sqrt(width);
+      });
+      const high = Math.max(...scores);
+      const total = scores.reduce((sum, s) => sum + Math.exp(s - high), 0);
+      for (let d = 0; d < width; d++) {
+        let sum = 0;
+        for (let j = 0; j < count; j++) {
+          sum += Math.exp(scores[j]! - high) / total *
+            v.data[(z * width + d) * m + j]!;
+        }
+        out[(z * width + d) * n + i] = sum;
+      }
+      probe.forEach((key, t) => {
+        logs[(z * probe.length + t) * n + i] = scores[key]! - high -
+          Math.log(total);
+      });
+    }
+  }
+  return probe.length ? [out, logs] : [out];
+}
+
+async function checkAttention(c: Case): Promise<void> {
+  const { batch = 1, heads, width, queries, keys, scale = 3 } = c;
+  const inputs = [
+    input(1, [batch, heads * width, ...queries], scale),
+    input(2, [batch, heads * width, ...keys]),
+    input(3, [batch, heads * width, ...keys]),
+  ] as const;
+  const count = sizeOf(keys);
+  const cells = sizeOf(queries);
+  // A score is a sum over the width; it is about scale / 3 and at most some 5 times that, and the
+  // error of its exponential is (3 + 2 |s|) ULP beside that of the score itself.
+  const spread = 5 * scale / 3;
+  const score = scale / 3 * (2 + Math.sqrt(width)) * U;
+  const share = score + (3 + 2 * spread) * 2 * U;
+  const values = share + (4 + Math.sqrt(count)) * U;
+  await checkOp(`attention ${JSON.stringify(c)}`, {
+    inputs,
+    wrt: c.wrt ?? [0, 1, 2],
+    ...c.seeded ? { seeded: c.seeded } : {},
+    forward: (q, k, v) => {
+      const { out, logProbs } = attention(q, k, v, c);
+      assert.deepEqual(out.shape, q.shape);
+      assert.deepEqual(
+        logProbs?.shape,
+        c.probe && [batch, heads, c.probe.length, ...queries],
+      );
+      return logProbs ? [out, logProbs] : [out];
+    },
+  }, {
+    // The logarithm's error: of the score, of the sum, 3 ULP of its own, relative to one or more.
+    values: [values, score + share + 8 * U],
+    // dP - delta cancels to about 1 / sqrt(keys) of the gradient on the probabilities at worst, where
+    // all values are alike; seeds and values are independent here, so that it stays at a factor of 2.
+    // Then one more sum, over keys or queries.
+    grads: 2 * values + (4 + Math.sqrt(Math.max(count, cells))) * U,
+    numeric: c.numeric ?? true,
+    formula: () => formula(c, inputs),
+  });
+}
+
+test("attention() matches its definition: self-attention", async () => {
+  await checkAttention({ heads: 1, width: 1, queries: [1], keys: [1] });
+  await checkAttention({
+    batch: 2,
+    heads: 3,
+    width: 4,
+    queries: [7],
+    keys: [7],
+  });
+  await checkAttention({ heads: 2, width: 5, queries: [3, 4], keys: [3, 4] });
+  for (const n of [63, 64, 65]) {
+    const c = { heads: 1, width: 8, queries: [n], keys: [n], numeric: false };
+    await checkAttention(c);
+  }
+});
+
+test("attention() matches its definition: text keys and probes", async () => {
+  const base = { width: 8, keys: [77] };
+  await checkAttention({ ...base, heads: 2, queries: [5, 3], probe: [5] });
+  await checkAttention({
+    ...base,
+    batch: 2,
+    heads: 2,
+    queries: [2, 3],
+    probe: [76, 0, 13],
+  });
+});
+
+test("attention() matches its definition: causal", async () => {
+  const base = { causal: true, heads: 2, width: 4 };
+  await checkAttention({ ...base, queries: [1], keys: [1] });
+  await checkAttention({ ...base, batch: 2, queries: [9], keys: [9] });
+  await checkAttention({ ...base, queries: [3], keys: [7] });
+  // Text encoder of SD 1.5: 12 heads of 64.
+  await checkAttention({
+    ...base,
+    heads: 12,
+    width: 64,
+    queries: [77],
+    keys: [77],
+    numeric: false,
+  });
+});
+
+test("attention() matches its definition at sizes of the networks", async () => {
+  const base = { heads: 8, width: 40, numeric: false };
+  await checkAttention({ ...base, queries: [16, 16], keys: [16, 16] });
+  await checkAttention({
+    ...base,
+    queries: [16, 16],
+    keys: [77],
+    probe: [2, 5],
+  });
+});
+
+test("attention() gives the same in chunks of queries", async () => {
+  // 4 queries a chunk: 4 bytes x heads x keys x 4
+  const small = { heads: 2, width: 4, chunkBytes: 1 };
+  await checkAttention({ ...small, queries: [11], keys: [11] });
+  await checkAttention({ ...small, queries: [13], keys: [13], causal: true });
+  await checkAttention({ ...small, queries: [12], keys: [9], probe: [3, 8] });
+  const q = input(1, [2, 8, 5, 6]);
+  const k = input(2, [2, 8, 10]);
+  const v = input(3, [2, 8, 10]);
+  const backend = await testBackend();
+  const run = (chunkBytes?: number) =>
+    runOp(backend, {
+      inputs: [q, k, v],
+      wrt: [0, 1, 2],
+      forward: (q, k, v) => {
+        const options = {
+          heads: 2,
+          probe: [4],
+          ...chunkBytes ? { chunkBytes } : {},
+        };
+        const { out, logProbs } = attention(q, k, v, options);
+        return [out, logProbs!];
+      },
+    });
+  const whole = await run();
+  const parts = await run(4 * 4 * 10 * 8); // 8 queries a chunk, then 6
+  // The same numbers in the same order, one query at a time.
+  assert.deepEqual(parts.values, whole.values);
+  assert.deepEqual(parts.grads[0], whole.grads[0]);
+});
+
+test("attention() goes back from the result, the probes, and both", async () => {
+  const base = { batch: 2, heads: 2, width: 3, queries: [5], keys: [6] };
+  for (const chunkBytes of [1, 2 ** 20]) {
+    const c = { ...base, probe: [4, 1], chunkBytes };
+    for (const seeded of [[0], [1], [0, 1]]) {
+      await checkAttention({ ...c, seeded });
+      for (const wrt of [[0], [1], [2], [0, 2]]) {
+        await checkAttention({ ...c, seeded, wrt });
+      }
+    }
+  }
+});
+
+test("attention() counts a key that is probed twice twice", async () => {
+  await checkAttention({
+    heads: 1,
+    width: 3,
+    queries: [4],
+    keys: [5],
+    probe: [2, 2],
+    seeded: [1],
+  });
+});
+
+test("attention() adds the gradients of one tensor used as query, key and value", async () => {
+  await checkOp("attention of x with itself", {
+    inputs: [input(1, [1, 4, 6], 2)],
+    wrt: [0],
+    forward: (x) => [attention(x, x, x, { heads: 2 }).out],
+  }, { values: 20 * U, grads: 40 * U });
+});
+
+test("attention() keeps log-probabilities where the probability underflows", async () => {
+  const c = {
+    heads: 1,
+    width: 4,
+    queries: [9],
+    keys: [8],
+    probe: [0, 3, 7],
+    scale: 600,
+  };
+  await checkAttention({ ...c, numeric: false });
+  const { values } = await runOp(await testBackend(), {
+    inputs: [
+      input(1, [1, 4, 9], 600),
+      input(2, [1, 4, 8]),
+      input(3, [1, 4, 8]),
+    ],
+    forward: (q, k, v) => {
+      const { out, logProbs } = attention(q, k, v, c);
+      return [out, logProbs!];
+    },
+  });
+  const least = Math.min(...values[1]!);
+  assert.ok(least < -200, `the case must be extreme: ${least}`);
+});
+
+test("attention() refuses what does not fit", async () => {
+  const backend = await testBackend();
+  const before = backend.memory.liveBytes;
+  {
+    using q = backend.alloc([1, 4, 5]);
+    using k = backend.upload(new Float32Array(12), [1, 4, 3]);
+    using other = backend.alloc([1, 8, 3]);
+    using longer = backend.alloc([1, 4, 6]);
+    const refused = (run: () => unknown, message: RegExp) =>
+      assert.throws(run, { name: "RangeError", message });
+    refused(() => attention(q, k, k, { heads: 3 }), /3 heads must divide/);
+    refused(() => attention(q, other, other, { heads: 2 }), /attention keys/);
+    refused(() => attention(q, k, longer, { heads: 2 }), /attention values/);
+    for (const key of [3, -1, 0.5, NaN]) {
+      refused(
+        () => attention(q, k, k, { heads: 2, probe: [key] }),
+        /key must be below 3/,
+      );
+    }
+    attention(k, k, k, { heads: 2 }).out.dispose();
+  }
+  assert.equal(backend.memory.liveBytes, before);
+});

@@ -1,0 +1,219 @@
+import { strict as assert } from "node:assert";
+import { test } from "node:test";
+import {
+  elementGroups,
+  foldGroups,
+  type Kernel,
+  type Tensor,
+} from "../../kernels/backend.ts";
+import { combine } from "../../kernels/combine.ts";
+import { DeviceMemoryError } from "../../kernels/errors.ts";
+import { WebGpu } from "../../kernels/webgpu.ts";
+import { BACKEND, DEVICE, testBackend } from "../backend.ts";
+import { compare, rand } from "../compare.ts";
+
+test("rand() is seeded, exact in float32 and spread over its range", () => {
+  const x = rand(1, 10_000, 2);
+  assert.deepEqual(rand(1, 10_000, 2), x);
+  assert.notDeepEqual(rand(2, 10_000, 2), x);
+  const mean = x.reduce((a, b) => a + b, 0) / x.length;
+  assert.ok(Math.abs(mean) < 0.06, `mean ${mean}`); // 5 standard errors
+  assert.ok(Math.max(...x) <= 2 && Math.max(...x) > 1.99);
+  assert.ok(Math.min(...x) >= -2 && Math.min(...x) < -1.99);
+});
+
+test("compare() measures, and fails on lengths and on what is not finite", () => {
+  const found = compare(Float32Array.of(3, 4, 1), Float32Array.of(3, 4, 0));
+  assert.deepEqual(found, { nmse: 0.04, relL2: 0.2, maxAbs: 1, refMax: 4 });
+  const one = Float32Array.of(1);
+  assert.throws(() => compare(one, Float32Array.of(1, 2)), /lengths/);
+  for (const bad of [NaN, Infinity, -Infinity]) {
+    assert.throws(() => compare(Float32Array.of(bad), one), /not finite/);
+    assert.throws(() => compare(one, Float32Array.of(bad)), /not finite/);
+  }
+});
+
+test("foldGroups() covers every count with axes below 65,536", () => {
+  for (const count of [1, 2, 65_535, 65_536, 131_071, 10_000_019]) {
+    const [x, y, z] = foldGroups(count);
+    assert.ok(x <= 65_535 && y <= 65_535 && z === 1);
+    assert.ok(x * y >= count && x * y < count + y);
+  }
+  assert.deepEqual(elementGroups(64), [1, 1, 1]);
+  assert.deepEqual(elementGroups(65), [2, 1, 1]);
+});
+
+test("Backend reads back what was uploaded, several tensors in one wait", async () => {
+  const backend = await testBackend();
+  const data = [1, 2, 3, 7, 1001].map((n) => rand(n, n));
+  const tensors = data.map((x) => backend.upload(x, [x.length]));
+  const empty = backend.upload([], [0]);
+  const values = await backend.read([...tensors, empty, tensors[1]!]);
+  assert.deepEqual(
+    values.map((v) => Float32Array.from(v)),
+    [...data, new Float32Array(0), data[1]],
+  );
+  for (const x of [...tensors, empty]) x.dispose();
+});
+
+test("Backend.write() does not reach dispatches that came before it", async () => {
+  const backend = await testBackend();
+  using x = backend.upload([1, 2], [2]);
+  using before = combine(x, 1, x, 0);
+  backend.write(x, Float32Array.of(10, 20));
+  using after = combine(x, 1, x, 0);
+  const values = await backend.read([before, after]);
+  assert.deepEqual(values.map((v) => [...v]), [[1, 2], [10, 20]]);
+});
+
+test("Backend reuses memory only behind the dispatches that read it", async () => {
+  const backend = await testBackend();
+  const sums: Tensor[] = [];
+  for (let i = 0; i < 5; i++) {
+    using x = backend.upload(new Float32Array(300).fill(i), [300]);
+    sums.push(combine(x, 1, x, 1));
+  }
+  const values = await backend.read(sums);
+  values.forEach((v, i) => assert.ok(v.every((n) => n === 2 * i), `sum ${i}`));
+  for (const x of sums) x.dispose();
+});
+
+test("Backend keeps the parameters of more dispatches than one submission holds", async () => {
+  const backend = await testBackend();
+  using one = backend.upload([1], [1]);
+  let sum = backend.upload([0], [1]);
+  for (let i = 1; i <= 4200; i++) {
+    const next = combine(sum, 1, one, i % 7);
+    sum.dispose();
+    sum = next;
+  }
+  const [values] = await backend.read([sum]);
+  assert.equal(values![0], 600 * (1 + 2 + 3 + 4 + 5 + 6));
+  sum.dispose();
+});
+
+test("Backend counts live, peak and reserved bytes", async () => {
+  const backend = await testBackend();
+  const start = backend.memory.liveBytes;
+  const a = backend.alloc([1000]);
+  const b = backend.alloc([1000]);
+  const live = backend.memory.liveBytes;
+  assert.ok(live >= start + 8000);
+  b.retain();
+  b.dispose();
+  assert.equal(backend.memory.liveBytes, live);
+  b.dispose();
+  assert.ok(backend.memory.liveBytes < live);
+  assert.ok(backend.memory.peakBytes >= live);
+  backend.resetPeak();
+  assert.equal(backend.memory.peakBytes, backend.memory.liveBytes);
+  a.dispose();
+  backend.trim();
+  assert.equal(backend.memory.reservedBytes, backend.memory.liveBytes);
+  assert.equal(backend.memory.liveBytes, start);
+});
+
+test("Backend and Tensor refuse wrong sizes and dead tensors", async () => {
+  const backend = await testBackend();
+  const before = backend.memory.liveBytes;
+  {
+    using x = backend.upload([1, 2], [2]);
+    const refused = (run: () => unknown, message: RegExp) =>
+      assert.throws(run, { name: "RangeError", message });
+    refused(() => backend.upload([1, 2, 3], [2]), /hold 2 numbers: current 3/);
+    refused(
+      () => backend.write(x, new Float32Array(3)),
+      /2 numbers: current 3/,
+    );
+    const gone = backend.alloc([2]);
+    gone.dispose();
+    assert.equal(gone.disposed, true);
+    refused(() => gone.dispose(), /must be alive/);
+    refused(() => gone.retain(), /must be alive/);
+    backend.write(x, new Float32Array(2));
+  }
+  assert.equal(backend.memory.liveBytes, before);
+});
+
+test("Backend.read() stops when the signal is aborted", async () => {
+  const backend = await testBackend();
+  using x = backend.upload([1], [1]);
+  const signal = AbortSignal.abort(new Error("enough"));
+  await assert.rejects(
+    async () => await backend.read([x], { signal }),
+    /enough/,
+  );
+  const [values] = await backend.read([x], {
+    signal: new AbortController().signal,
+  });
+  assert.deepEqual([...values!], [1]);
+});
+
+const onDevice = { skip: BACKEND === "cpu" && "needs WebGPU" };
+
+test(
+  "WebGpu refuses tensors past the binding limit and dead bindings",
+  onDevice,
+  async () => {
+    const backend = await testBackend();
+    assert.throws(() => backend.alloc([2 ** 34]), DeviceMemoryError);
+    using x = backend.upload([1], [1]);
+    const gone = backend.upload([2], [1]);
+    gone.dispose();
+    assert.throws(() => combine(x, 1, gone, 1), /must be alive/);
+    combine(x, 1, x, 1).dispose();
+  },
+);
+
+test(
+  "WebGpu.read() tells of a kernel that does not compile, and no numbers",
+  onDevice,
+  async () => {
+    using own = await WebGpu.open({ device: DEVICE });
+    using x = own.upload([1], [1]);
+    const kernel: Kernel = {
+      name: "broken",
+      wgsl: "@compute @workgroup_size(1) fn main() { let x: u32 = 1.5; }",
+      bindings: "w",
+      params: [],
+      ref: () => {},
+    };
+    const [values] = await own.read([x]);
+    assert.deepEqual([...values!], [1]);
+    own.dispatch(kernel, { bind: [x], params: {}, groups: [1, 1, 1] });
+    await assert.rejects(() => own.read([x]), /Cannot compile broken/);
+    await assert.rejects(() => own.read([x]), /Cannot compile broken/);
+  },
+);
+
+test(
+  "WebGpu.dispatch() refuses missing params and bindings",
+  onDevice,
+  async () => {
+    const backend = await testBackend();
+    using x = backend.upload([1], [1]);
+    const kernel: Kernel = {
+      name: "idle",
+      wgsl: `@group(0) @binding(0) var<storage, read_write> x: array<f32>;
+struct Params { size: u32 }
+@group(0) @binding(1) var<uniform> p: Params;
+@compute @workgroup_size(1) fn main() { x[0] = f32(p.size); }`,
+      bindings: "w",
+      params: ["size"],
+      ref: () => {},
+    };
+    const groups = [1, 1, 1] as const;
+    assert.throws(
+      () =>
+        backend.dispatch(kernel, { bind: [x, x], params: { size: 1 }, groups }),
+      /binds 1 tensors: current 2/,
+    );
+    assert.throws(
+      () => backend.dispatch(kernel, { bind: [x], params: {}, groups }),
+      /"size" must be given/,
+    );
+    backend.dispatch(kernel, { bind: [x], params: { size: 7 }, groups });
+    const [values] = await backend.read([x]);
+    assert.deepEqual([...values!], [7]);
+  },
+);
