@@ -123,6 +123,7 @@ async function prepare(
   }
   const choose = async () => options.software ? await softwareEnv() : {};
   let env: Record<string, string> = await choose();
+  const bun = programs.get("bun"); // for the tests that compare runtimes
   const devices = new Set(
     suites.flatMap(({ env }) => env.WINWINLAY_TEST_DEVICE ?? []),
   );
@@ -131,6 +132,7 @@ async function prepare(
     if (await installVulkan(options.install)) env = await choose();
     break;
   }
+  if (bun !== undefined) env = { ...env, WINWINLAY_TEST_BUN: bun };
   return { programs, absent, env };
 }
 
