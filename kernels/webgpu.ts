@@ -24,6 +24,7 @@ import type { Tape } from "./tape.ts";
 
 const UNIFORM_STEP = 256; // minUniformBufferOffsetAlignment's default
 const UNIFORM_SLOTS = 2048;
+const WRITTEN_BYTES = 32 * 2 ** 20; // staged by the runtime until something is submitted
 
 /** Runs the WGSL of the kernels. */
 export class WebGpu implements Backend {
@@ -46,6 +47,7 @@ export class WebGpu implements Backend {
   readonly #uniformBytes = new ArrayBuffer(UNIFORM_STEP * UNIFORM_SLOTS);
   readonly #uniformView = new DataView(this.#uniformBytes);
   #slot = 0;
+  #written = 0;
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
   #checks: Promise<void>[] = [];
@@ -171,6 +173,12 @@ export class WebGpu implements Backend {
       0,
       bytes as Float32Array<ArrayBuffer>,
     );
+    this.#written += bytes.byteLength;
+    if (this.#written > WRITTEN_BYTES) {
+      this.flush();
+      this.#device.queue.submit([]);
+      this.#written = 0;
+    }
   }
 
   /** See `Backend`. */

@@ -154,20 +154,19 @@ export class Parameters implements Disposable {
     for (const { name, shape, tensor, winograd } of this.#wanted) {
       options.signal?.throwIfAborted();
       const data = await this.#source.read(name, { signal: options.signal });
-      const bad = data.findIndex((x) => !Number.isFinite(x));
-      if (bad >= 0) {
-        throw new WeightsError(
-          `Cannot load ${this.#source.name}: tensor ${name} must be finite: current value ${bad} is ${
-            data[bad]
-          }`,
-        );
+      for (let i = 0; i < data.length; i++) {
+        if (!Number.isFinite(data[i])) {
+          throw new WeightsError(
+            `Cannot load ${this.#source.name}: tensor ${name} must be finite: current value ${i} is ${
+              data[i]
+            }`,
+          );
+        }
       }
       if (winograd) {
         using raw = this.backend.upload(data, shape);
         winogradWeight(raw, tensor);
       } else this.backend.write(tensor, data);
-      // Uploads wait in the queue until something is submitted; do not let a checkpoint pile up there.
-      this.backend.flush();
       options.onTensor?.(++done, this.#wanted.length);
     }
   }
