@@ -27,7 +27,11 @@
 
 // The main job
 export {
+  type CheckedRequest,
+  checkForModel,
+  describeModel,
   Model,
+  type ModelFacts,
   open,
   openBackend,
   type OpenOptions,
@@ -57,6 +61,11 @@ export {
   type PresetName,
   type RequestLimits,
 } from "./pipeline/request.ts";
+export {
+  generateInWorkers,
+  type WorkerOptions,
+  type WorkerStep,
+} from "./pipeline/workers.ts";
 
 // Layouts and prompts
 export {

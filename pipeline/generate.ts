@@ -230,7 +230,7 @@ export async function generate(
 }
 
 /** Image pixels per latent cell along one side. */
-export function pixelsPerCell(vae: Vae): number {
+export function pixelsPerCell(vae: Pick<Vae, "config">): number {
   return 2 ** (vae.config.channels.length - 1);
 }
 

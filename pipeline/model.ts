@@ -6,7 +6,8 @@ import { NoDeviceError } from "../kernels/errors.ts";
 import { WebGpu } from "../kernels/webgpu.ts";
 import { EMBEDDED_MODELS, embeddedModel } from "../weights/embedded.ts";
 import { WeightsError } from "../weights/errors.ts";
-import { openFolder } from "../weights/folder.ts";
+import { type DiffusersFolder, openFolder } from "../weights/folder.ts";
+import { readJsonObject } from "../weights/json_file.ts";
 import {
   generate,
   type GenerateOptions,
@@ -15,6 +16,7 @@ import {
   type Networks,
   pixelsPerCell,
 } from "./generate.ts";
+import { guidedSites } from "./guidance/winwinlay.ts";
 import type { PhraseMatch } from "./tokenize.ts";
 import {
   checkPreset,
@@ -24,11 +26,11 @@ import {
   PAPER,
   type RequestLimits,
 } from "./request.ts";
-import { scheduleConfig } from "./scheduler.ts";
+import { type ScheduleConfig, scheduleConfig } from "./scheduler.ts";
 import { loadTextEncoder } from "./text_encoder.ts";
 import { Tokenizer } from "./tokenize.ts";
-import { loadUnet } from "./unet.ts";
-import { loadVae } from "./vae.ts";
+import { loadUnet, type UnetConfig, unetConfig } from "./unet.ts";
+import { loadVae, vaeConfig } from "./vae.ts";
 
 /** Options of `open`. */
 export interface OpenOptions {
@@ -96,47 +98,11 @@ export async function open(
   options: OpenOptions = {},
 ): Promise<Model> {
   const { signal, variant, onProgress } = options;
-  const known = typeof location === "string"
-    ? embeddedModel(location)
-    : undefined;
-  await using folder = await openFolder(known ?? location, { signal }).catch(
-    (error) => {
-      const bare = typeof location === "string" && /^[\w.-]+$/.test(location);
-      if (!(error instanceof WeightsError) || !bare) throw error;
-      throw new WeightsError(
-        `Cannot open model "${location}": it must be ${
-          EMBEDDED_MODELS.join(" or ")
-        }, or a diffusers folder: ${error.message}`,
-        { cause: error },
-      );
-    },
-  );
-  const name = known ? String(location) : folder.name;
+  await using folder = await openModelFolder(location, { signal });
+  const facts = await readFacts(folder, location, { signal });
+  const { name, tokenizer, schedule } = facts;
   const progress = (part: string) => (done: number, total: number): void =>
     onProgress?.(part, done, total);
-  const [vocab, merges, config, specialTokens] = await Promise.all([
-    folder.text("tokenizer/vocab.json", { signal }),
-    folder.text("tokenizer/merges.txt", { signal }),
-    folder.optionalText("tokenizer/tokenizer_config.json", { signal }),
-    folder.optionalText("tokenizer/special_tokens_map.json", { signal }),
-  ]);
-  const tokenizer = Tokenizer.fromFiles({
-    vocab,
-    merges,
-    ...(config === undefined ? {} : { config }),
-    ...(specialTokens === undefined ? {} : { specialTokens }),
-  });
-  const scheduler = await folder.json("scheduler/scheduler_config.json", {
-    signal,
-  });
-  const schedule = scheduleConfig(
-    scheduler as Record<string, unknown>,
-    `${name}/scheduler`,
-  );
-  const presetFile = await folder.optionalJson("winwinlay.json", { signal });
-  const own = presetFile === undefined
-    ? PAPER
-    : checkPreset(presetFile, `${name}/winwinlay.json`);
 
   const backend = await openBackend(options);
   const parts: Disposable[] = typeof options.backend === "object"
@@ -167,18 +133,145 @@ export async function open(
     parts.unshift(vae);
     backend.trim(); // what loading needed
     const networks = { backend, tokenizer, textEncoder, unet, vae, schedule };
-    const multiple = pixelsPerCell(vae);
-    const side = unet.config.sampleSize * multiple;
-    return new Model(name, networks, {
-      model: name,
-      size: [side, side],
-      multiple,
-      presets: { model: own, paper: PAPER },
-      mostSteps: schedule.trainSteps,
-    }, parts);
+    return new Model(name, networks, facts.limits, parts);
   } catch (error) {
     for (const p of parts) p[Symbol.dispose]();
     throw error;
+  }
+}
+
+/** What a checkpoint says of itself before its weights are read. Made by `describeModel`. */
+export interface ModelFacts {
+  /** The embedded model's name or the folder's. */
+  readonly name: string;
+  /** Its tokenizer. */
+  readonly tokenizer: Tokenizer;
+  /** Its noise schedule. */
+  readonly schedule: ScheduleConfig;
+  /** The shape of its UNet. */
+  readonly unet: UnetConfig;
+  /** What requests are checked against: own size, presets. */
+  readonly limits: RequestLimits;
+}
+
+/** A checked request. */
+export interface CheckedRequest {
+  /** With every default filled in. */
+  readonly request: FullRequest;
+  /** What was repaired. */
+  readonly notes: string[];
+  /** Each region's tokens. */
+  readonly matches: PhraseMatch[];
+}
+
+/**
+ * Reads a model's small files only: enough to check requests against it.
+ *
+ * @param location As in `open`.
+ * @throws {WeightsError} If there is no such model or it is not supported.
+ */
+export async function describeModel(
+  location: string | URL = "tiny-scenes",
+  options: { readonly signal?: AbortSignal | undefined } = {},
+): Promise<ModelFacts> {
+  await using folder = await openModelFolder(location, options);
+  return await readFacts(folder, location, options);
+}
+
+/**
+ * Checks a request against a model without running it, and finds its phrases.
+ *
+ * @throws {TypeError | RangeError} If something is wrong; the message says what.
+ */
+export function checkForModel(
+  value: unknown,
+  { limits, tokenizer, unet }: Pick<
+    ModelFacts,
+    "limits" | "tokenizer" | "unet"
+  >,
+): CheckedRequest {
+  const checked = checkRequest(value, limits);
+  const { template, prompt, regions, negativePrompt, guidance } =
+    checked.request;
+  tokenizer.encode(negativePrompt);
+  const text = template.replace("{}", () => prompt);
+  const matches = matchRegions(tokenizer, text, regions);
+  if (guidance.method === "winwinlay") guidedSites(unet, guidance.sites);
+  return { ...checked, matches };
+}
+
+async function openModelFolder(
+  location: string | URL,
+  options: { readonly signal?: AbortSignal | undefined },
+): Promise<DiffusersFolder> {
+  const known = typeof location === "string"
+    ? embeddedModel(location)
+    : undefined;
+  try {
+    return await openFolder(known ?? location, options);
+  } catch (cause) {
+    const bare = typeof location === "string" && /^[\w.-]+$/.test(location);
+    if (!(cause instanceof WeightsError) || !bare) throw cause;
+    throw new WeightsError(
+      `Cannot open model "${location}": it must be ${
+        EMBEDDED_MODELS.join(" or ")
+      }, or a diffusers folder: ${cause.message}`,
+      { cause },
+    );
+  }
+}
+
+async function readFacts(
+  folder: DiffusersFolder,
+  location: string | URL,
+  { signal }: { readonly signal?: AbortSignal | undefined },
+): Promise<ModelFacts> {
+  const embedded = typeof location === "string" &&
+    embeddedModel(location) !== undefined;
+  const name = embedded ? location : folder.name;
+  const [vocab, merges, config, specialTokens] = await Promise.all([
+    folder.text("tokenizer/vocab.json", { signal }),
+    folder.text("tokenizer/merges.txt", { signal }),
+    folder.optionalText("tokenizer/tokenizer_config.json", { signal }),
+    folder.optionalText("tokenizer/special_tokens_map.json", { signal }),
+  ]);
+  const json = (path: string) =>
+    readJsonObject(folder.location, path, { signal });
+  const scheduler = await json("scheduler/scheduler_config.json");
+  const unet = unetConfig(await json("unet/config.json"), `${name}/unet`);
+  const vae = vaeConfig(await json("vae/config.json"), `${name}/vae`);
+  const presetFile = await folder.optionalJson("winwinlay.json", { signal });
+  try {
+    const schedule = scheduleConfig(scheduler, `${name}/scheduler`);
+    const multiple = pixelsPerCell({ config: vae });
+    const side = unet.sampleSize * multiple;
+    return {
+      name,
+      tokenizer: Tokenizer.fromFiles({
+        vocab,
+        merges,
+        ...(config === undefined ? {} : { config }),
+        ...(specialTokens === undefined ? {} : { specialTokens }),
+      }),
+      schedule,
+      unet,
+      limits: {
+        model: name,
+        size: [side, side],
+        multiple,
+        presets: {
+          model: presetFile === undefined
+            ? PAPER
+            : checkPreset(presetFile, `${name}/winwinlay.json`),
+          paper: PAPER,
+        },
+        mostSteps: schedule.trainSteps,
+      },
+    };
+  } catch (cause) {
+    if (cause instanceof WeightsError) throw cause;
+    // Plain errors of the readers: here it is the model's files that are wrong.
+    throw new WeightsError((cause as Error).message, { cause });
   }
 }
 
@@ -215,19 +308,10 @@ export class Model implements AsyncDisposable, Disposable {
    *
    * @throws {TypeError | RangeError} If something is wrong; the message says what.
    */
-  check(
-    request: GenerateRequest,
-  ): { request: FullRequest; notes: string[]; matches: PhraseMatch[] } {
-    const checked = checkRequest(request, this.limits);
-    const { template, prompt, regions, negativePrompt } = checked.request;
-    const { tokenizer } = this.networks;
-    tokenizer.encode(negativePrompt);
-    const matches = matchRegions(
-      tokenizer,
-      template.replace("{}", () => prompt),
-      regions,
-    );
-    return { ...checked, matches };
+  check(request: GenerateRequest): CheckedRequest {
+    const { tokenizer, unet } = this.networks;
+    const { limits } = this;
+    return checkForModel(request, { tokenizer, limits, unet: unet.config });
   }
 
   /**
