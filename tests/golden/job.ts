@@ -1,0 +1,214 @@
+/** Golden cases of kinds `pipeline` and `e2e`: prompt in, picture out, with given noise. */
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Tensor } from "../../kernels/backend.ts";
+import { combine } from "../../kernels/combine.ts";
+import { stackBatch } from "../../kernels/concat.ts";
+import { LayoutEnergy } from "../../pipeline/energy.ts";
+import { matchRegions } from "../../pipeline/generate.ts";
+import type { GuidanceMethod } from "../../pipeline/guidance/method.ts";
+import {
+  winwinlay,
+  WINWINLAY_DEFAULTS,
+} from "../../pipeline/guidance/winwinlay.ts";
+import { type Model, open } from "../../pipeline/model.ts";
+import { sample, type SampledStep } from "../../pipeline/sampler.ts";
+import { ddim } from "../../pipeline/scheduler.ts";
+import { encodeText } from "../../pipeline/text_encoder.ts";
+import { vaeDecode } from "../../pipeline/vae.ts";
+import { openFolder } from "../../weights/folder.ts";
+import type { GoldenCase } from "./case.ts";
+import { subjectsOf } from "./variant.ts";
+
+/** An open model with the states of both prompts. */
+interface Prompted {
+  readonly model: Model;
+  readonly cond: Tensor;
+  readonly uncond: Tensor;
+}
+
+/** Runs a case of kind `pipeline`: plain sampling with a folder in diffusers' layout. */
+export async function runPipeline(c: GoldenCase): Promise<void> {
+  const location = c.path(c.attributes.folder);
+  const prompted = await openModel(c, location);
+  c.expectSwapped("prompt_embeds", prompted.cond);
+  c.expectSwapped("negative_prompt_embeds", prompted.uncond);
+  const final = await run(c, prompted, undefined, ({ step, latent }) => {
+    c.expect(`latents.${step}`, c.own(latent.retain()));
+  });
+  const decoded = decode(c, prompted.model, final);
+  c.expect("decoded", decoded);
+  expectImage(c, decoded);
+  await compareVariants(c, location);
+}
+
+/** Runs a case of kind `e2e`: WinWinLay on a trained model. */
+export async function runJob(c: GoldenCase): Promise<void> {
+  const { regions, objects, guided_steps, inner_iterations } = c.attributes;
+  const { r, delta, rho, lambda_unit, prompt } = c.attributes;
+  const prompted = await openModel(c, findModel(c));
+  // From the phrases; the file says which positions these are.
+  const matches = matchRegions(
+    prompted.model.networks.tokenizer,
+    prompt,
+    regions,
+  );
+  matches.forEach(({ positions, matched }, i) => {
+    const right = String(positions) === String(objects[i].tokens);
+    c.check(`tokens of "${matched}"`, right ? undefined : `are ${positions}`);
+  });
+  c.expectSwapped("text", c.own(stackBatch([prompted.cond, prompted.uncond])));
+  const method = winwinlay({
+    ...WINWINLAY_DEFAULTS,
+    steps: guided_steps,
+    iterations: inner_iterations,
+    snr: r,
+    guard: delta,
+    rho,
+    lambda: lambda_unit,
+  });
+  const steps: SampledStep[] = [];
+  const latents: Tensor[] = [];
+  const final = await run(c, prompted, method, (step) => {
+    steps.push(step);
+    latents.push(c.own(step.latent.retain()));
+  });
+  const inner = steps.flatMap((step) => step.inner);
+  c.expect("timesteps", steps.map(({ timestep }) => timestep));
+  c.expect("latents", latents);
+  c.expect("energy", inner.map(({ energy }) => energy));
+  c.expect("nu", inner.map(({ nu }) => nu));
+  c.expect("xi", inner.map(({ xi }) => xi));
+  expectImage(c, decode(c, prompted.model, final));
+}
+
+/** The folder of the case's model, known by the hash of its UNet. */
+function findModel(c: GoldenCase): string {
+  const { model, model_sha256 } = c.attributes;
+  const seen: string[] = [];
+  for (const models of c.place.models) {
+    const file = join(
+      models,
+      model,
+      "unet/diffusion_pytorch_model.safetensors",
+    );
+    if (!existsSync(file)) {
+      seen.push(`${models} has no ${model}`);
+      continue;
+    }
+    const hash = createHash("sha256").update(readFileSync(file)).digest("hex");
+    if (hash === model_sha256) return join(models, model);
+    seen.push(`${models} has one with hash ${hash.slice(0, 8)}`);
+  }
+  throw new Error(
+    `Cannot find model ${model} with hash ${model_sha256.slice(0, 8)}: ${
+      seen.join(", ")
+    }`,
+  );
+}
+
+/** Opens a model and encodes both prompts; their ids must be those of the file. */
+async function openModel(c: GoldenCase, location: string): Promise<Prompted> {
+  const model = c.own(await open(location, { backend: c.backend }));
+  const { tokenizer, textEncoder } = model.networks;
+  const states = async (prompt: string, input: string): Promise<Tensor> => {
+    const { ids } = tokenizer.encode(prompt);
+    const right = String(ids) === String(await c.ints(input));
+    c.check(`ids of "${prompt}"`, right ? undefined : `are ${ids}`);
+    return c.own(encodeText(textEncoder, [ids]));
+  };
+  const { prompt, negative_prompt } = c.attributes;
+  return {
+    model,
+    cond: await states(prompt, "input.ids_prompt"),
+    uncond: await states(negative_prompt, "input.ids_negative"),
+  };
+}
+
+/** Samples from the noise of the file. */
+async function run(
+  c: GoldenCase,
+  { model: { networks: { unet, schedule } }, cond, uncond }: Prompted,
+  method: GuidanceMethod | undefined,
+  onStep: (step: SampledStep) => void,
+): Promise<Tensor> {
+  const { num_inference_steps, guidance_scale } = c.attributes;
+  const initial = await c.upload("input.latents");
+  const [, , height = 1, width = 1] = initial.shape;
+  const noises = c.has("input.noises")
+    ? await c.floats("input.noises")
+    : new Float32Array();
+  const sites = method?.sites(unet.config) ?? [];
+  using energy = method && new LayoutEnergy(
+    c.backend,
+    subjectsOf(c),
+    sites.length,
+    [8 * width, 8 * height],
+    method.energy,
+  );
+  return c.own(
+    await sample(unet, {
+      cond,
+      uncond,
+      guidanceScale: guidance_scale,
+      scheduler: ddim(schedule, num_inference_steps),
+      noise: {
+        initial: () => initial.retain(),
+        langevin(shape, step, k) {
+          const start = (step * method!.iterations + k) * initial.size;
+          return c.backend.upload(
+            noises.subarray(start, start + initial.size),
+            shape,
+          );
+        },
+      },
+      shape: initial.shape,
+      energy,
+      sites: new Set(sites),
+      method,
+      onStep,
+    }),
+  );
+}
+
+function decode(
+  c: GoldenCase,
+  { networks: { vae } }: Model,
+  latent: Tensor,
+): Tensor {
+  const scale = 1 / vae.config.scalingFactor;
+  using scaled = combine(latent, scale, latent, 0);
+  return c.own(vaeDecode(vae, scaled));
+}
+
+/** `clamp(decoded / 2 + 0.5, 0, 1)`, `[1, height, width, 3]`. */
+function expectImage(c: GoldenCase, decoded: Tensor): void {
+  c.expect("image", decoded, (values) => {
+    const cells = values.length / 3;
+    return Float64Array.from(values, (_, i) => {
+      const v = values[i % 3 * cells + Math.floor(i / 3)]!;
+      return Math.min(1, Math.max(0, v / 2 + 0.5));
+    });
+  });
+}
+
+/** The files of the fp16 variant hold the numbers of the float32 ones, under today's names. */
+async function compareVariants(c: GoldenCase, location: string): Promise<void> {
+  await using folder = await openFolder(location);
+  for (const name of ["unet", "text_encoder", "vae"] as const) {
+    const full = await folder.component(name);
+    const half = await folder.component(name, { variant: "fp16" });
+    for (const [tensor, { dtype }] of half.tensors) {
+      if (dtype !== "F16") continue; // position_ids
+      const old = tensor.replace(".to_q.", ".query.")
+        .replace(".to_k.", ".key.").replace(".to_v.", ".value.")
+        .replace(".to_out.0.", ".proj_attn.");
+      const a = await full.read(full.tensors.has(tensor) ? tensor : old);
+      const b = await half.read(tensor);
+      if (a.length !== b.length || a.some((v, i) => v !== b[i])) {
+        c.check(`${name} fp16`, `differs in ${tensor}`);
+      }
+    }
+  }
+}
