@@ -278,7 +278,7 @@ test("layoutEnergy() depends on ratios alone and its gradient sums to zero", asy
   near(three.nap, one.nap, "R_nap of 3 a");
   // Sums of 64 terms of at most 1, each rounded in float32.
   near(
-    one.h.reduce((sum: number, x: number) => sum + x, 0),
+    [...one.h].reduce((sum, x) => sum + x, 0),
     0,
     "sum of h = sum of a dE/da",
     1e-5,
