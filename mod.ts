@@ -55,12 +55,12 @@ export {
   type FullRequest,
   type GenerateRequest,
   type GuidanceRequest,
-  nearest,
   PAPER,
   type Preset,
   type PresetName,
   type RequestLimits,
 } from "./pipeline/request.ts";
+export { nearest } from "./pipeline/nearest.ts";
 export {
   generateInWorkers,
   type WorkerOptions,

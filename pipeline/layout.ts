@@ -4,6 +4,7 @@
  * @module
  */
 
+import { nearest } from "./nearest.ts";
 import { type Box, clampBox } from "./raster.ts";
 
 export {
@@ -126,7 +127,7 @@ function checkRegion(value: unknown, index: number, notes: string[]): Region {
       throw new TypeError(
         `Cannot use ${name}: keys must be ${KEYS.join(", ")}: current ${
           show(key)
-        }; did you mean ${show(nearest(key))}?`,
+        }; did you mean ${show(nearest(key, KEYS))}?`,
       );
     }
   }
@@ -265,26 +266,4 @@ function show(value: unknown): string {
       ? "an object"
       : JSON.stringify(value) ?? String(value);
   return text.length > 60 ? `${text.slice(0, 57)}...` : text;
-}
-
-function nearest(key: string): string {
-  const cost = (name: string) =>
-    editDistance(key.slice(0, 40).toLowerCase(), name);
-  return [...KEYS].sort((a, b) => cost(a) - cost(b))[0] as string;
-}
-
-/** Levenshtein distance. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const swap = (row[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(
-        Math.min(swap, (row[j] as number) + 1, (next[j - 1] as number) + 1),
-      );
-    }
-    row = next;
-  }
-  return row[b.length] as number;
 }

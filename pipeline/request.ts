@@ -4,6 +4,7 @@ import {
   type WinWinLayOptions,
 } from "./guidance/winwinlay.ts";
 import { checkLayout, type Region } from "./layout.ts";
+import { nearest } from "./nearest.ts";
 
 /** How the layout guides: WinWinLay with some of its options, or not at all. */
 export type GuidanceRequest =
@@ -444,29 +445,4 @@ function oneOf<T extends string>(
     );
   }
   return value as T;
-}
-
-/** The name with the smallest edit distance. */
-export function nearest(name: string, names: readonly string[]): string {
-  const distance = (a: string, b: string): number => {
-    let row = [...Array(b.length + 1).keys()];
-    for (let i = 1; i <= a.length; i++) {
-      const next = [i];
-      for (let j = 1; j <= b.length; j++) {
-        next.push(
-          Math.min(
-            row[j]! + 1,
-            next[j - 1]! + 1,
-            row[j - 1]! + Number(a[i - 1] !== b[j - 1]),
-          ),
-        );
-      }
-      row = next;
-    }
-    return row[b.length]!;
-  };
-  const list = names.map((n) =>
-    [distance(name.toLowerCase(), n.toLowerCase()), n] as const
-  );
-  return list.reduce((best, x) => x[0] < best[0] ? x : best)[1];
 }
