@@ -1,0 +1,74 @@
+/** Where results go: checked first, written whole or not at all. */
+import { rename, rm, stat, writeFile } from "node:fs/promises";
+import { dirname } from "node:path";
+import { UsageError } from "./cli_flags.ts";
+
+/** A file to write. */
+export interface NewFile {
+  /** Path as the user gave it. */
+  readonly path: string;
+  /** Its content. */
+  readonly bytes: Uint8Array;
+}
+
+/** `picture.png` and `boxes` -> `picture.boxes.png`. */
+export function withSuffix(path: string, suffix: string): string {
+  return path.replace(/\.png$/i, `${suffix}$&`);
+}
+
+/**
+ * Checks that files can be written, before anything is computed.
+ *
+ * @param options.force Whether files that are there may be replaced.
+ * @throws {UsageError} If a folder is missing or a file is there.
+ */
+export async function checkTargets(
+  paths: readonly string[],
+  options: { readonly force: boolean },
+): Promise<void> {
+  for (const path of paths) {
+    if (!/[^/\\]\.png$/i.test(path)) {
+      throw new UsageError(
+        `Cannot write ${
+          JSON.stringify(path)
+        }: its name must end in .png: current one does not`,
+      );
+    }
+    const folder = dirname(path);
+    if (!(await stat(folder).catch(() => undefined))?.isDirectory()) {
+      throw new UsageError(
+        `Cannot write ${path}: its folder must exist: current ${folder} is none`,
+      );
+    }
+    const info = await stat(path).catch(() => undefined);
+    if (info !== undefined && (!options.force || !info.isFile())) {
+      throw new UsageError(
+        `Cannot write ${path}: it must not be there yet: current path is a ${
+          info.isFile() ? "file; choose another -o, or --force" : "folder"
+        }`,
+      );
+    }
+  }
+}
+
+/** Writes `name.partial` files and renames them once all are whole. */
+export async function writeFiles(
+  files: readonly NewFile[],
+  signal: AbortSignal,
+): Promise<void> {
+  const partial = ({ path }: NewFile) => `${path}.partial`;
+  try {
+    for (const file of files) await writeFile(partial(file), file.bytes);
+    signal.throwIfAborted();
+    for (const file of files) await rename(partial(file), file.path);
+  } catch (cause) {
+    for (const file of files) await rm(partial(file), { force: true });
+    if (signal.aborted) throw cause;
+    throw new Error(
+      `Cannot write ${files.map((f) => f.path).join(", ")}: ${
+        (cause as Error).message
+      }`,
+      { cause },
+    );
+  }
+}

@@ -1,0 +1,159 @@
+/** `generate`: a request from the command line -> PNG files. */
+import {
+  checkForModel,
+  describeModel,
+  type DeviceChoice,
+  EMBEDDED_MODELS,
+  encodePng,
+  type GenerateRequest,
+  metadata,
+  type Model,
+  open,
+} from "../mod.ts";
+import { boxedPicture } from "./cli_demo.ts";
+import {
+  checkTargets,
+  type NewFile,
+  withSuffix,
+  writeFiles,
+} from "./cli_files.ts";
+import { asUsage, type Flags, UsageError } from "./cli_flags.ts";
+import { formatSeconds, type Io, Progress } from "./cli_io.ts";
+import { readRequest } from "./cli_request.ts";
+
+const MOST_PICTURES = 10_000;
+
+/** Checks everything, then paints one picture or several. */
+export async function generate(flags: Flags, io: Io): Promise<number> {
+  const { signal } = io;
+  const asked: GenerateRequest & { model?: unknown } = await readRequest(flags);
+  const count = flags.number("count") ?? 1;
+  if (!(Number.isInteger(count) && count >= 1 && count <= MOST_PICTURES)) {
+    throw new UsageError(
+      `Cannot use --count: it must be a whole number from 1 to ${MOST_PICTURES}: current ${count}`,
+    );
+  }
+  const output = flags.text("output") ?? "out.png";
+  const jobs = Array.from({ length: count }, (_, i) => {
+    const path = count === 1 ? output : withSuffix(output, `-${i + 1}`);
+    const overlay = flags.has("overlay")
+      ? withSuffix(path, ".boxes")
+      : undefined;
+    const seed = asked.seed ?? 0; // checked below, whatever a file says
+    const request = i === 0 ? asked : { ...asked, seed: seed + i };
+    return { path, overlay, request };
+  });
+  await checkTargets(
+    jobs.flatMap(({ path, overlay }) => overlay ? [path, overlay] : [path]),
+    { force: flags.has("force") },
+  );
+  const location = flags.text("model") ?? modelOf(asked.model);
+  const facts = await describeModel(location, { signal });
+  let notes: string[] = [];
+  for (const { request } of jobs) {
+    const checked = asUsage(() => checkForModel(request, facts));
+    if (flags.has("overlay") && checked.request.regions.length === 0) {
+      throw new UsageError(
+        "Cannot draw boxes: with --overlay there must be one: current 0",
+      );
+    }
+    notes = checked.notes;
+  }
+  for (const note of notes) io.say(`note: ${note}`);
+
+  await using model = await openModel(location, flags, io);
+  if (model.backend.kind === "cpu" && flags.text("backend") !== "cpu") {
+    io.say("note: there is no adapter, so this runs on the slow cpu backend");
+  }
+  for (const [i, job] of jobs.entries()) {
+    await paint(model, job, count > 1 ? `${i + 1}/${count}` : "", flags, io);
+  }
+  return 0;
+}
+
+async function openModel(
+  location: string,
+  flags: Flags,
+  io: Io,
+): Promise<Model> {
+  using progress = new Progress(io);
+  return await open(location, {
+    backend: flags.choice<"auto" | "webgpu" | "cpu">("backend") ?? "auto",
+    device: flags.choice<DeviceChoice>("device"),
+    variant: flags.choice<"fp16">("variant"),
+    signal: io.signal,
+    onProgress: (part, done, total) => progress.load(part, done, total),
+  });
+}
+
+/** Paints one picture, writes its files and prints their names. */
+async function paint(
+  model: Model,
+  { path, overlay, request }: {
+    readonly path: string;
+    readonly overlay: string | undefined;
+    readonly request: GenerateRequest;
+  },
+  name: string,
+  flags: Flags,
+  io: Io,
+): Promise<void> {
+  const { signal } = io;
+  const json = flags.has("json");
+  using progress = new Progress(io, name);
+  const result = await model.generate(request, {
+    signal,
+    onPass: (done, total) => progress.pass(done, total),
+    onStep: (info) => {
+      progress.step(info);
+      const { step, timestep, energy = null, regionShares } = info;
+      const line = { step, timestep, energy, regionShares };
+      if (json) io.out(JSON.stringify(line));
+    },
+  });
+  const files: NewFile[] = [{ path, bytes: result.png }];
+  if (overlay !== undefined) {
+    const { rgb, width, height } = boxedPicture(result);
+    const text = metadata(result.request);
+    files.push({
+      path: overlay,
+      bytes: await encodePng(rgb, width, height, { text }),
+    });
+  }
+  await writeFiles(files, signal);
+  const { report } = result;
+  const backend = model.backend.description;
+  if (json) {
+    const { seed } = result.request;
+    io.out(JSON.stringify({
+      file: path,
+      ...(overlay === undefined ? {} : { overlay }),
+      seed,
+      request: result.request,
+      notes: result.notes,
+      report,
+      backend,
+    }));
+    return;
+  }
+  progress[Symbol.dispose]();
+  for (const { path } of files) io.out(path);
+  const shares = report.regions.map(({ phrase, share }) =>
+    `${phrase} ${Math.round(share * 100)} %`
+  );
+  io.say([
+    ...(shares.length ? [`attention in its box: ${shares.join(", ")}`] : []),
+    `${formatSeconds(report.seconds)} on ${backend}`,
+  ].join("; "));
+}
+
+/** The model that a request from a file names. */
+function modelOf(name: unknown): string {
+  if (name === undefined) return EMBEDDED_MODELS[0];
+  if ((EMBEDDED_MODELS as readonly unknown[]).includes(name)) return `${name}`;
+  throw new UsageError(
+    `Cannot use request: its model must be at hand: current ${
+      JSON.stringify(name)
+    }; say where it is with --model`,
+  );
+}

@@ -1,0 +1,240 @@
+/** Flags, a layout file and an earlier PNG -> one request. */
+import { readFile, stat } from "node:fs/promises";
+import {
+  type GenerateRequest,
+  parseBoxFlag,
+  readPngText,
+  REQUEST_KEY,
+} from "../mod.ts";
+import { asUsage, type Flag, type Flags, UsageError } from "./cli_flags.ts";
+import { readMethod } from "./cli_method.ts";
+
+const MOST_BYTES = 256 * 2 ** 20; // of a layout or a PNG
+
+/** What to paint; shared by every option of the method, which follows in the help. */
+export const REQUEST_FLAGS: readonly Flag[] = [
+  { name: "prompt", value: "TEXT", help: "what to paint" },
+  {
+    name: "box",
+    value: "PHRASE=X0,Y0,X1,Y1",
+    many: true,
+    help:
+      "where a phrase of the prompt should be, in fractions of the picture; PHRASE=BOX;BOX for several",
+  },
+  {
+    name: "layout",
+    value: "FILE.json",
+    help: "a request as JSON, such as {prompt, regions: [{phrase, boxes}]}",
+  },
+  {
+    name: "from",
+    value: "FILE.png",
+    help: "the request inside a PNG: the same pixels again",
+  },
+  { name: "negative", value: "TEXT", help: "what to keep away from" },
+  {
+    name: "template",
+    value: "TEXT",
+    help: 'text around the prompt, such as "A photo of {}"',
+  },
+  { name: "seed", value: "N", help: "whole number from 0 (0)" },
+  { name: "steps", value: "N", help: "denoising steps" },
+  {
+    name: "guidance-scale",
+    value: "X",
+    help: "scale of classifier-free guidance",
+  },
+  {
+    name: "size",
+    value: "N|WxH",
+    help: "pixels, one side of a square or width x height (the model's own)",
+  },
+  {
+    name: "preset",
+    value: "NAME",
+    choices: ["model", "paper"],
+    help: "settings to start from: the model's own, or the paper's (model)",
+  },
+  {
+    name: "method",
+    value: "NAME",
+    choices: ["winwinlay", "none"],
+    help: "how boxes guide (winwinlay)",
+  },
+];
+
+/**
+ * Puts the request together: what `--from` holds, under the layout file, under the flags.
+ *
+ * @returns A request that is not checked yet.
+ * @throws {UsageError} If a flag or a file cannot be read.
+ */
+export async function readRequest(flags: Flags): Promise<GenerateRequest> {
+  const from = flags.text("from");
+  const layout = flags.text("layout");
+  const earlier = from === undefined ? {} : await requestOfPng(from);
+  if (flags.has("preset") && from !== undefined) {
+    // A PNG's request is complete, and would leave nothing for the preset to say.
+    for (const key of ["steps", "guidanceScale", "guidance"]) {
+      delete earlier[key];
+    }
+  }
+  const file = layout === undefined ? {} : await readLayout(layout);
+  const base = { ...earlier, ...file };
+  const request: Record<string, unknown> = {
+    ...base,
+    ...defined({
+      prompt: flags.text("prompt"),
+      negativePrompt: flags.text("negative"),
+      template: flags.text("template"),
+      seed: flags.number("seed"),
+      steps: flags.number("steps"),
+      guidanceScale: flags.number("guidance-scale"),
+      preset: flags.text("preset"),
+      ...readSize(flags.text("size")),
+    }),
+  };
+  if (flags.has("box")) {
+    request["regions"] = flags.texts("box").map((text) =>
+      asUsage(() => parseBoxFlag(text))
+    );
+  }
+  const guidance = readGuidance(flags, base["guidance"]);
+  if (guidance !== undefined) request["guidance"] = guidance;
+  if (request["prompt"] === undefined) {
+    throw new UsageError(
+      "Cannot generate: there must be a prompt: give --prompt, --layout or --from",
+    );
+  }
+  return request as unknown as GenerateRequest;
+}
+
+function readGuidance(flags: Flags, base: unknown): unknown {
+  const given = readMethod(flags);
+  const method = flags.text("method");
+  if (method === undefined && Object.keys(given).length === 0) return base;
+  // Not an object: the check of the request says so.
+  if (typeof base !== "object" || base === null || Array.isArray(base)) {
+    if (base !== undefined) return base;
+  }
+  const old = { ...base } as Record<string, unknown>;
+  // Another method's options mean nothing to this one.
+  const same = method === undefined ||
+    method === (old["method"] ?? "winwinlay");
+  return { ...(same ? old : {}), ...defined({ method }), ...given };
+}
+
+function readSize(text: string | undefined): Record<string, number> {
+  if (text === undefined) return {};
+  const match = /^(\d{1,6})(?:x(\d{1,6}))?$/i.exec(text);
+  if (match === null) {
+    throw new UsageError(
+      `Cannot use --size: it must be pixels, such as 128 or 128x192: current ${
+        JSON.stringify(text)
+      }`,
+    );
+  }
+  return { width: Number(match[1]), height: Number(match[2] ?? match[1]) };
+}
+
+async function readLayout(path: string): Promise<Record<string, unknown>> {
+  const bytes = await readInput(path, "layout");
+  let value: unknown;
+  try {
+    value = JSON.parse(
+      new TextDecoder("utf-8", { fatal: true }).decode(bytes),
+    );
+  } catch (cause) {
+    throw new UsageError(
+      `Cannot read layout ${path}: it must be JSON: current error is ${
+        (cause as Error).message
+      }`,
+      { cause },
+    );
+  }
+  return asObject(value, `layout ${path}`);
+}
+
+/** The request that a PNG carries, not checked. */
+async function requestOfPng(path: string): Promise<Record<string, unknown>> {
+  const texts = pngTexts(await readInput(path, "PNG"), path);
+  const text = texts.get(REQUEST_KEY);
+  if (text === undefined) {
+    throw new UsageError(
+      `Cannot use ${path}: it must hold a request under "${REQUEST_KEY}": current texts are ${
+        [...texts.keys()].join(", ") || "none"
+      }`,
+    );
+  }
+  return parseRequest(text, path);
+}
+
+/** The texts of a PNG; errors name the file. */
+export function pngTexts(bytes: Uint8Array, path: string): Map<string, string> {
+  try {
+    return asUsage(() => readPngText(bytes));
+  } catch (cause) {
+    if (!(cause instanceof UsageError)) throw cause;
+    const why = cause.message.replace(/^Cannot read PNG: /, "");
+    throw new UsageError(`Cannot read ${path}: ${why}`, { cause });
+  }
+}
+
+/** The text of a request as an object. */
+export function parseRequest(
+  text: string,
+  path: string,
+): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new UsageError(
+      `Cannot use ${path}: its request must be JSON: current error is ${
+        (cause as Error).message
+      }`,
+      { cause },
+    );
+  }
+  return asObject(value, `the request of ${path}`);
+}
+
+/** Reads a whole file that the user named. */
+export async function readInput(
+  path: string,
+  what: string,
+): Promise<Uint8Array> {
+  try {
+    const info = await stat(path);
+    if (!info.isFile()) throw new Error("it is no file");
+    if (info.size > MOST_BYTES) throw new Error(`it has ${info.size} bytes`);
+    return await readFile(path);
+  } catch (cause) {
+    const { code, message } = cause as { code?: string; message: string };
+    throw new UsageError(
+      `Cannot read ${what} ${path}: it must be a readable file of at most 256 MiB: current ${
+        code === "ENOENT" || code === "ENOTDIR"
+          ? "path has no file"
+          : `error is ${message}`
+      }`,
+      { cause },
+    );
+  }
+}
+
+function asObject(value: unknown, what: string): Record<string, unknown> {
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) {
+    return { ...value };
+  }
+  throw new UsageError(
+    `Cannot use ${what}: it must be an object such as {"prompt": "...", "regions": [...]}: current ${
+      value === null ? "null" : Array.isArray(value) ? "list" : typeof value
+    }`,
+  );
+}
+
+function defined(object: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(object).filter(([, value]) => value !== undefined),
+  );
+}
