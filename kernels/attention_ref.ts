@@ -7,8 +7,9 @@ export function softmaxColumnsRef(
   p: Params,
   { CAUSAL = 0, AGAIN = 0 }: Params,
 ): void {
-  const { count = 0, keys = 1, columns = 1, queries = 1, first = 0 } = p;
-  // Keys outside, queries inside: the order in which the numbers lie.
+  // `| 0` as in gemm_ref.ts; keys outside, queries inside is the order in which the numbers lie.
+  const [keys, columns] = [p.keys! | 0, p.columns! | 0];
+  const { count = 0, queries = 1, first = 0 } = p;
   for (let z = 0; z * columns < count; z++) {
     const start = z * keys * columns;
     const high = stats!.subarray(

@@ -145,6 +145,7 @@ export function gemm(
       BIAS: Number(bias !== undefined),
       RESIDUAL: Number(residual !== undefined),
       ACCUMULATE: Number(accumulate),
+      LONG: Number(K > 64), // short sums need no second set of registers
     },
     groups: [Math.ceil(N / (TX * 8)), Math.ceil(M / (TY * rows)), batch],
   });

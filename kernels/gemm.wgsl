@@ -11,6 +11,8 @@ override B_ROW: bool = false;
 override BIAS: bool = false;
 override RESIDUAL: bool = false;
 override ACCUMULATE: bool = false;
+override LONG: bool = false; // add up in blocks of k: rounding grows with their number, not with K
+const BLOCK = 32u;
 struct Params {
   M: u32, N: u32, K: u32,
   lda: u32, ldb: u32, ldc: u32,
@@ -70,15 +72,35 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) l: vec3u)
   var c10 = vec4f(); var c11 = vec4f();
   var c20 = vec4f(); var c21 = vec4f();
   var c30 = vec4f(); var c31 = vec4f();
-  for (var k = 0u; k < p.K; k++) {
-    let kb = k * bk;
-    let lo = vec4f(b[b0 + kb], b[b1 + kb], b[b2 + kb], b[b3 + kb]);
-    let hi = vec4f(b[b4 + kb], b[b5 + kb], b[b6 + kb], b[b7 + kb]);
-    let ka = k * ak;
-    let v0 = a[a0 + ka]; c00 += v0 * lo; c01 += v0 * hi;
-    let v1 = a[a1 + ka]; c10 += v1 * lo; c11 += v1 * hi;
-    let v2 = a[a2 + ka]; c20 += v2 * lo; c21 += v2 * hi;
-    let v3 = a[a3 + ka]; c30 += v3 * lo; c31 += v3 * hi;
+  var t00 = vec4f(); var t01 = vec4f();
+  var t10 = vec4f(); var t11 = vec4f();
+  var t20 = vec4f(); var t21 = vec4f();
+  var t30 = vec4f(); var t31 = vec4f();
+  let block = select(p.K, BLOCK, LONG);
+  for (var first = 0u; first < p.K; first += block) {
+    let end = min(first + block, p.K);
+    for (var k = first; k < end; k++) {
+      let kb = k * bk;
+      let lo = vec4f(b[b0 + kb], b[b1 + kb], b[b2 + kb], b[b3 + kb]);
+      let hi = vec4f(b[b4 + kb], b[b5 + kb], b[b6 + kb], b[b7 + kb]);
+      let ka = k * ak;
+      let v0 = a[a0 + ka]; c00 += v0 * lo; c01 += v0 * hi;
+      let v1 = a[a1 + ka]; c10 += v1 * lo; c11 += v1 * hi;
+      let v2 = a[a2 + ka]; c20 += v2 * lo; c21 += v2 * hi;
+      let v3 = a[a3 + ka]; c30 += v3 * lo; c31 += v3 * hi;
+    }
+    if (LONG) {
+      t00 += c00; c00 = vec4f(); t01 += c01; c01 = vec4f();
+      t10 += c10; c10 = vec4f(); t11 += c11; c11 = vec4f();
+      t20 += c20; c20 = vec4f(); t21 += c21; c21 = vec4f();
+      t30 += c30; c30 = vec4f(); t31 += c31; c31 = vec4f();
+    }
+  }
+  if (LONG) {
+    c00 = t00; c01 = t01;
+    c10 = t10; c11 = t11;
+    c20 = t20; c21 = t21;
+    c30 = t30; c31 = t31;
   }
   put(z, m0, n0, c00, c01);
   put(z, m0 + 1u, n0, c10, c11);

@@ -6,6 +6,8 @@ override A_ROW: bool = true;
 override BIAS: bool = false;
 override RESIDUAL: bool = false;
 override ACCUMULATE: bool = false;
+override LONG: bool = false; // add up in blocks of k: rounding grows with their number, not with K
+const BLOCK = 32u;
 struct Params {
   M: u32, N: u32, K: u32,
   lda: u32, ldb: u32, ldc: u32,
@@ -67,18 +69,50 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) l: vec3u)
   var c50 = vec4f(); var c51 = vec4f();
   var c60 = vec4f(); var c61 = vec4f();
   var c70 = vec4f(); var c71 = vec4f();
-  for (var k = 0u; k < p.K; k++) {
-    let lo = b[b0 + k * step];
-    let hi = b[b1 + k * step];
-    let ka = k * ak;
-    let v0 = a[a0 + ka]; c00 += v0 * lo; c01 += v0 * hi;
-    let v1 = a[a1 + ka]; c10 += v1 * lo; c11 += v1 * hi;
-    let v2 = a[a2 + ka]; c20 += v2 * lo; c21 += v2 * hi;
-    let v3 = a[a3 + ka]; c30 += v3 * lo; c31 += v3 * hi;
-    let v4 = a[a4 + ka]; c40 += v4 * lo; c41 += v4 * hi;
-    let v5 = a[a5 + ka]; c50 += v5 * lo; c51 += v5 * hi;
-    let v6 = a[a6 + ka]; c60 += v6 * lo; c61 += v6 * hi;
-    let v7 = a[a7 + ka]; c70 += v7 * lo; c71 += v7 * hi;
+  var t00 = vec4f(); var t01 = vec4f();
+  var t10 = vec4f(); var t11 = vec4f();
+  var t20 = vec4f(); var t21 = vec4f();
+  var t30 = vec4f(); var t31 = vec4f();
+  var t40 = vec4f(); var t41 = vec4f();
+  var t50 = vec4f(); var t51 = vec4f();
+  var t60 = vec4f(); var t61 = vec4f();
+  var t70 = vec4f(); var t71 = vec4f();
+  let block = select(p.K, BLOCK, LONG);
+  for (var first = 0u; first < p.K; first += block) {
+    let end = min(first + block, p.K);
+    for (var k = first; k < end; k++) {
+      let lo = b[b0 + k * step];
+      let hi = b[b1 + k * step];
+      let ka = k * ak;
+      let v0 = a[a0 + ka]; c00 += v0 * lo; c01 += v0 * hi;
+      let v1 = a[a1 + ka]; c10 += v1 * lo; c11 += v1 * hi;
+      let v2 = a[a2 + ka]; c20 += v2 * lo; c21 += v2 * hi;
+      let v3 = a[a3 + ka]; c30 += v3 * lo; c31 += v3 * hi;
+      let v4 = a[a4 + ka]; c40 += v4 * lo; c41 += v4 * hi;
+      let v5 = a[a5 + ka]; c50 += v5 * lo; c51 += v5 * hi;
+      let v6 = a[a6 + ka]; c60 += v6 * lo; c61 += v6 * hi;
+      let v7 = a[a7 + ka]; c70 += v7 * lo; c71 += v7 * hi;
+    }
+    if (LONG) {
+      t00 += c00; c00 = vec4f(); t01 += c01; c01 = vec4f();
+      t10 += c10; c10 = vec4f(); t11 += c11; c11 = vec4f();
+      t20 += c20; c20 = vec4f(); t21 += c21; c21 = vec4f();
+      t30 += c30; c30 = vec4f(); t31 += c31; c31 = vec4f();
+      t40 += c40; c40 = vec4f(); t41 += c41; c41 = vec4f();
+      t50 += c50; c50 = vec4f(); t51 += c51; c51 = vec4f();
+      t60 += c60; c60 = vec4f(); t61 += c61; c61 = vec4f();
+      t70 += c70; c70 = vec4f(); t71 += c71; c71 = vec4f();
+    }
+  }
+  if (LONG) {
+    c00 = t00; c01 = t01;
+    c10 = t10; c11 = t11;
+    c20 = t20; c21 = t21;
+    c30 = t30; c31 = t31;
+    c40 = t40; c41 = t41;
+    c50 = t50; c51 = t51;
+    c60 = t60; c61 = t61;
+    c70 = t70; c71 = t71;
   }
   put(z, m0, n0, c00, c01);
   put(z, m0 + 1u, n0, c10, c11);

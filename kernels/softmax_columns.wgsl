@@ -28,7 +28,13 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   } else {
     for (var j = 0u; j < last; j++) { high = max(high, s[start + j * p.columns]); }
     var sum = 0.0;
-    for (var j = 0u; j < last; j++) { sum += exp(s[start + j * p.columns] - high); }
+    // In blocks: up to thousands of terms of one sign, whose rounding would not average out.
+    for (var block = 0u; block < last; block += 32u) {
+      var part = 0.0;
+      let end = min(block + 32u, last);
+      for (var j = block; j < end; j++) { part += exp(s[start + j * p.columns] - high); }
+      sum += part;
+    }
     inverse = 1.0 / sum;
     stats[at] = high;
     stats[at + p.queries] = inverse;

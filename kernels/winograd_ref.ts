@@ -1,29 +1,37 @@
 /** Float64 definitions of the three Winograd transforms, as the matrices say. */
 import type { Params } from "./backend.ts";
 
-const G = [[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]];
-const B = [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]; // transposed
-const A = [[1, 1, 1, 0], [0, 1, -1, -1]]; // transposed
+// Row-major.
+const G = Float64Array.of(1, 0, 0, 0.5, 0.5, 0.5, 0.5, -0.5, 0.5, 0, 0, 1);
+// deno-fmt-ignore
+const B_TRANSPOSED = Float64Array.of(1, 0, -1, 0,  0, 1, 1, 0,  0, -1, 1, 0,  0, 1, 0, -1);
+const A_TRANSPOSED = Float64Array.of(1, 1, 1, 0, 0, 1, -1, -1);
 const FLIPPED = [3, 1, 2, 0];
 
-/** `left d left^T` for small row-major matrices; d is `size x size`. */
+const half = new Float64Array(16);
+
+/** `left d left^T`; `left` has 2 or 4 rows, d is `size x size`. */
 function sandwich(
-  left: readonly (readonly number[])[],
+  left: Float64Array,
   d: Float64Array,
   size: number,
   out: Float64Array,
 ): void {
-  const rows = left.length;
+  const rows = left.length / size | 0;
+  for (let r = 0; r < rows; r++) {
+    for (let j = 0; j < size; j++) {
+      let sum = 0;
+      for (let i = 0; i < size; i++) {
+        sum += left[r * size + i]! * d[i * size + j]!;
+      }
+      half[r * size + j] = sum;
+    }
+  }
   for (let r = 0; r < rows; r++) {
     for (let s = 0; s < rows; s++) {
       let sum = 0;
-      for (let i = 0; i < size; i++) {
-        const f = left[r]![i]!;
-        if (f) {
-          for (let j = 0; j < size; j++) {
-            sum += f * d[i * size + j]! * left[s]![j]!;
-          }
-        }
+      for (let j = 0; j < size; j++) {
+        sum += half[r * size + j]! * left[s * size + j]!;
       }
       out[r * rows + s] = sum;
     }
@@ -59,6 +67,7 @@ export function winogradInputRef(
   } = p;
   const patch = new Float64Array(16);
   const out = new Float64Array(16);
+  const plane = channels * tiles | 0;
   for (let i = 0; i < count; i++) {
     const c = Math.floor(i / tiles);
     const t = i % tiles;
@@ -73,10 +82,10 @@ export function winogradInputRef(
         patch[y * 4 + k] = inside ? x![base + (y0 + y) * width + x0 + k]! : 0;
       }
     }
-    sandwich(B, patch, 4, out);
+    sandwich(B_TRANSPOSED, patch, 4, out);
     for (let z = 0; z < 16; z++) {
       const at = FLIP ? FLIPPED[z >> 2]! * 4 + FLIPPED[z & 3]! : z;
-      v![at * channels * tiles + i] = out[z]!;
+      v![at * plane + i] = out[z]!;
     }
   }
 }
@@ -106,15 +115,16 @@ export function winogradOutputRef(
   } = p;
   const values = new Float64Array(16);
   const square = new Float64Array(4);
+  const plane = channels * tiles | 0;
   for (let i = 0; i < count; i++) {
     const o = Math.floor(i / tiles);
     const t = i % tiles;
     const b = Math.floor(t / (rows * columns));
     for (let z = 0; z < 16; z++) {
       const at = flags.FLIP ? FLIPPED[z >> 2]! * 4 + FLIPPED[z & 3]! : z;
-      values[z] = m[at * channels * tiles + i]!;
+      values[z] = m[at * plane + i]!;
     }
-    sandwich(A, values, 4, square);
+    sandwich(A_TRANSPOSED, values, 4, square);
     const add = (flags.BIAS ? bias[o]! : 0) +
       (flags.SHIFT ? shift[b * shiftStride + o]! : 0);
     const y0 = Math.floor(t % (rows * columns) / columns) * 2;
