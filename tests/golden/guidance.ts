@@ -113,6 +113,7 @@ async function langevinRun(
   const silent = winwinlay({ ...choices, noise: "never" });
   using zero = c.backend.upload(new Float32Array(z0.size), z0.shape);
   const key = `${name}.${score}`;
+  const drifts: Tensor[] = [];
   let last = z0;
   const watched: GuidanceMethod = {
     ...method,
@@ -126,16 +127,13 @@ async function langevinRun(
       );
       c.expect(`${iter}.gradE`, c.own(grad.retain()));
       // From 0 and without noise the update is xi g.
-      const step = c.own(silent.update(zero, eps, grad, noise, context));
+      drifts.push(c.own(silent.update(zero, eps, grad, noise, context)));
       const next = method.update(z, eps, grad, noise, context);
-      const state = c.own(combine(context.state, 1, context.state, 0));
-      pending.push({ iter, step, state });
       last = c.own(next.retain());
       c.expect(`${iter}.z_next`, last);
       return next;
     },
   };
-  const pending: { iter: string; step: Tensor; state: Tensor }[] = [];
   using energy = new LayoutEnergy(
     c.backend,
     subjectsOf(c),
@@ -158,15 +156,17 @@ async function langevinRun(
     method: watched,
     onStep: async ({ inner, clean }) => {
       for (const [k, { energy, nu, xi }] of inner.entries()) {
-        c.expect(`${key}.iter${k}.energy`, [energy]);
-        c.expect(`${key}.iter${k}.nu`, [nu]);
-        c.expect(`${key}.iter${k}.xi`, [xi]);
+        const iter = `${key}.iter${k}`;
+        c.expect(`${iter}.energy`, [energy]);
+        c.expect(`${iter}.nu`, [nu]);
+        c.expect(`${iter}.xi`, [xi]);
+        c.expect(
+          `${iter}.g`,
+          drifts[k]!,
+          (values) => values.map((v) => v / xi),
+        );
       }
-      for (const { iter, step, state } of pending) {
-        const [values, numbers] = await c.backend.read([step, state]);
-        const xi = numbers![5]!;
-        c.expect(`${iter}.g`, values!.map((v) => v / xi));
-      }
+      // The step gives x0, and x0 = (z - sqrt(1 - abar) eps) / sqrt(abar).
       const [x0, z] = await c.backend.read([clean, last]);
       c.expect(
         `${key}.final.eps_cfg`,

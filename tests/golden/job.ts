@@ -13,6 +13,8 @@ import {
   WINWINLAY_DEFAULTS,
 } from "../../pipeline/guidance/winwinlay.ts";
 import { type Model, open } from "../../pipeline/model.ts";
+import type { NoiseSource } from "../../pipeline/noise.ts";
+import type { GuidanceRequest } from "../../pipeline/request.ts";
 import { sample, type SampledStep } from "../../pipeline/sampler.ts";
 import { ddim } from "../../pipeline/scheduler.ts";
 import { encodeText } from "../../pipeline/text_encoder.ts";
@@ -59,15 +61,15 @@ export async function runJob(c: GoldenCase): Promise<void> {
     c.check(`tokens of "${matched}"`, right ? undefined : `are ${positions}`);
   });
   c.expectSwapped("text", c.own(stackBatch([prompted.cond, prompted.uncond])));
-  const method = winwinlay({
-    ...WINWINLAY_DEFAULTS,
+  const guidance = {
     steps: guided_steps,
     iterations: inner_iterations,
     snr: r,
     guard: delta,
     rho,
     lambda: lambda_unit,
-  });
+  };
+  const method = winwinlay({ ...WINWINLAY_DEFAULTS, ...guidance });
   const steps: SampledStep[] = [];
   const latents: Tensor[] = [];
   const final = await run(c, prompted, method, (step) => {
@@ -81,6 +83,41 @@ export async function runJob(c: GoldenCase): Promise<void> {
   c.expect("nu", inner.map(({ nu }) => nu));
   c.expect("xi", inner.map(({ xi }) => xi));
   expectImage(c, decode(c, prompted.model, final));
+  if (c.attributes.num_inference_steps <= 10) {
+    await checkPicture(c, prompted.model, method, guidance);
+  }
+}
+
+/** `generate` on the same request must give the expected image, rounded to 8 bits. */
+async function checkPicture(
+  c: GoldenCase,
+  model: Model,
+  method: GuidanceMethod,
+  guidance: GuidanceRequest,
+): Promise<void> {
+  const { prompt, negative_prompt, regions, num_inference_steps } =
+    c.attributes;
+  const [, height = 0, width = 0] = c.shape("expected.image");
+  const { rgb } = await model.generate({
+    prompt,
+    negativePrompt: negative_prompt,
+    regions,
+    width,
+    height,
+    steps: num_inference_steps,
+    guidanceScale: c.attributes.guidance_scale,
+    preset: "paper",
+    guidance,
+  }, { noise: await givenNoise(c, method) });
+  const expected = await c.floats("expected.image");
+  const { max_abs } = c.entry.float32_noise!["expected.image"]!;
+  const most = 0.5 + 255 * 20 * max_abs;
+  const bad = rgb.findIndex((v, i) => Math.abs(v - 255 * expected[i]!) > most);
+  const right = rgb.length === expected.length && bad < 0;
+  c.check(
+    "picture of generate()",
+    right ? undefined : `is ${rgb[bad]} at ${bad}, not ${255 * expected[bad]!}`,
+  );
 }
 
 /** The folder of the case's model, known by the hash of its UNet. */
@@ -134,11 +171,7 @@ async function run(
   onStep: (step: SampledStep) => void,
 ): Promise<Tensor> {
   const { num_inference_steps, guidance_scale } = c.attributes;
-  const initial = await c.upload("input.latents");
-  const [, , height = 1, width = 1] = initial.shape;
-  const noises = c.has("input.noises")
-    ? await c.floats("input.noises")
-    : new Float32Array();
+  const [, , height = 1, width = 1] = c.shape("input.latents");
   const sites = method?.sites(unet.config) ?? [];
   using energy = method && new LayoutEnergy(
     c.backend,
@@ -153,23 +186,31 @@ async function run(
       uncond,
       guidanceScale: guidance_scale,
       scheduler: ddim(schedule, num_inference_steps),
-      noise: {
-        initial: () => initial.retain(),
-        langevin(shape, step, k) {
-          const start = (step * method!.iterations + k) * initial.size;
-          return c.backend.upload(
-            noises.subarray(start, start + initial.size),
-            shape,
-          );
-        },
-      },
-      shape: initial.shape,
+      noise: await givenNoise(c, method),
+      shape: c.shape("input.latents"),
       energy,
       sites: new Set(sites),
       method,
       onStep,
     }),
   );
+}
+
+/** The noise of the file. */
+async function givenNoise(
+  c: GoldenCase,
+  method: GuidanceMethod | undefined,
+): Promise<NoiseSource> {
+  const initial = await c.upload("input.latents");
+  const noises = method ? await c.floats("input.noises") : new Float32Array();
+  return {
+    initial: () => initial.retain(),
+    langevin(shape, step, k) {
+      const start = (step * method!.iterations + k) * initial.size;
+      const values = noises.subarray(start, start + initial.size);
+      return c.backend.upload(values, shape);
+    },
+  };
 }
 
 function decode(
