@@ -24,22 +24,22 @@ import {
   NoDeviceError,
   WeightsError,
 } from "./mod.ts";
-import { demo } from "./pipeline/cli_demo.ts";
-import { doctor } from "./pipeline/cli_doctor.ts";
+import { demo } from "./cli/demo.ts";
+import { doctor } from "./cli/doctor.ts";
 import {
   type Flag,
   flagHelp,
   type Flags,
   parseFlags,
   UsageError,
-} from "./pipeline/cli_flags.ts";
-import { generate } from "./pipeline/cli_generate.ts";
-import { inspect } from "./pipeline/cli_inspect.ts";
-import type { Io } from "./pipeline/cli_io.ts";
-import { METHOD_FLAGS } from "./pipeline/cli_method.ts";
-import { REQUEST_FLAGS } from "./pipeline/cli_request.ts";
+} from "./cli/flags.ts";
+import { generate } from "./cli/generate.ts";
+import { inspect } from "./cli/inspect.ts";
+import type { Io } from "./cli/io.ts";
+import { METHOD_FLAGS } from "./cli/method.ts";
+import { REQUEST_FLAGS } from "./cli/request.ts";
 
-export type { Io } from "./pipeline/cli_io.ts";
+export type { Io } from "./cli/io.ts";
 
 interface Command {
   readonly about: string;

@@ -621,6 +621,6 @@ test("the command line shows a stack only when asked", async () => {
   assert.equal((await run(args)).err.length, 1);
   assert.match(
     (await run([...args, "--debug"])).err.join("\n"),
-    /\n\s+at .*cli_files\.ts/,
+    /\n\s+at .*cli\/files\.ts/,
   );
 });

@@ -13,9 +13,9 @@ import {
   type TensorInfo,
   tokenTable,
 } from "../mod.ts";
-import { asUsage, type Flags, UsageError } from "./cli_flags.ts";
-import { formatBytes, formatTable, type Io } from "./cli_io.ts";
-import { parseRequest, pngTexts, readInput } from "./cli_request.ts";
+import { asUsage, type Flags, UsageError } from "./flags.ts";
+import { formatBytes, formatTable, type Io } from "./io.ts";
+import { parseRequest, pngTexts, readInput } from "./request.ts";
 
 const PARTS = ["text_encoder", "unet", "vae"] as const;
 

@@ -1,7 +1,7 @@
 /** Where results go: checked first, written whole or not at all. */
 import { rename, rm, stat, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
-import { UsageError } from "./cli_flags.ts";
+import { UsageError } from "./flags.ts";
 
 /** A file to write. */
 export interface NewFile {

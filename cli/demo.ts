@@ -16,9 +16,9 @@ import {
   type PresetName,
   sideBySide,
 } from "../mod.ts";
-import { checkTargets, writeFiles } from "./cli_files.ts";
-import { asUsage, type Flags } from "./cli_flags.ts";
-import { formatSeconds, formatTable, type Io, Progress } from "./cli_io.ts";
+import { checkTargets, writeFiles } from "./files.ts";
+import { asUsage, type Flags } from "./flags.ts";
+import { formatSeconds, formatTable, type Io, Progress } from "./io.ts";
 
 const MODEL = "tiny-scenes";
 /** Without guidance this seed swaps the cat and the star. */

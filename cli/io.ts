@@ -1,5 +1,5 @@
 /** What a command may touch of the outside: two streams and Ctrl+C; and how progress looks. */
-import type { WorkerStep } from "./workers.ts";
+import type { WorkerStep } from "../mod.ts";
 
 /** The outside of the command line. Tests bring their own. */
 export interface Io {

@@ -13,7 +13,7 @@ import {
   unetForward,
   WebGpu,
 } from "../mod.ts";
-import { formatBytes, formatSeconds, type Io } from "./cli_io.ts";
+import { formatBytes, formatSeconds, type Io } from "./io.ts";
 
 const FEATURES = ["shader-f16", "subgroups", "timestamp-query"];
 const LIMITS = [

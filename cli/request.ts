@@ -6,8 +6,8 @@ import {
   readPngText,
   REQUEST_KEY,
 } from "../mod.ts";
-import { asUsage, type Flag, type Flags, UsageError } from "./cli_flags.ts";
-import { readMethod } from "./cli_method.ts";
+import { asUsage, type Flag, type Flags, UsageError } from "./flags.ts";
+import { readMethod } from "./method.ts";
 
 const MOST_BYTES = 256 * 2 ** 20; // of a layout or a PNG
 

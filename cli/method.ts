@@ -1,6 +1,6 @@
 /** The options of the method as flags: one typed table, so that none is forgotten. */
 import { WINWINLAY_DEFAULTS, type WinWinLayOptions } from "../mod.ts";
-import { type Flag, type Flags, readNumber, UsageError } from "./cli_flags.ts";
+import { type Flag, type Flags, readNumber, UsageError } from "./flags.ts";
 
 /** A flag of the method and how its text becomes the option's value. */
 interface MethodFlag extends Flag {

@@ -10,16 +10,11 @@ import {
   type Model,
   open,
 } from "../mod.ts";
-import { boxedPicture } from "./cli_demo.ts";
-import {
-  checkTargets,
-  type NewFile,
-  withSuffix,
-  writeFiles,
-} from "./cli_files.ts";
-import { asUsage, type Flags, UsageError } from "./cli_flags.ts";
-import { formatSeconds, type Io, Progress } from "./cli_io.ts";
-import { readRequest } from "./cli_request.ts";
+import { boxedPicture } from "./demo.ts";
+import { checkTargets, type NewFile, withSuffix, writeFiles } from "./files.ts";
+import { asUsage, type Flags, UsageError } from "./flags.ts";
+import { formatSeconds, type Io, Progress } from "./io.ts";
+import { readRequest } from "./request.ts";
 
 const MOST_PICTURES = 10_000;
 
