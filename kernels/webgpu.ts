@@ -46,6 +46,7 @@ export class WebGpu implements Backend {
   readonly #uniforms: GPUBuffer;
   readonly #uniformBytes = new ArrayBuffer(UNIFORM_STEP * UNIFORM_SLOTS);
   readonly #uniformView = new DataView(this.#uniformBytes);
+  readonly #lost = new AbortController();
   #slot = 0;
   #written = 0;
   #encoder: GPUCommandEncoder | undefined;
@@ -69,15 +70,8 @@ export class WebGpu implements Backend {
       size: this.#uniformBytes.byteLength,
       usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
     });
-    const lost = new AbortController();
-    this.lost = lost.signal;
-    device.lost.then((info) => {
-      lost.abort(
-        new DeviceLostError(
-          `Cannot go on with ${this.description}: the device was lost: ${info.message}`,
-        ),
-      );
-    });
+    this.lost = this.#lost.signal;
+    device.lost.then((info) => this.#lose(info.message));
     device.addEventListener("uncapturederror", (event) => {
       event.preventDefault();
       this.#fail((event as GPUUncapturedErrorEvent).error);
@@ -279,12 +273,10 @@ export class WebGpu implements Backend {
         }
       });
       this.#device.queue.submit([encoder.finish()]);
-      await staging.mapAsync(GPUMapMode.READ).catch((cause) => {
-        this.#error ??= new DeviceLostError(
-          `Cannot read from ${this.description}: mapping failed: ${cause}`,
-          { cause },
-        );
-      });
+      await staging.mapAsync(GPUMapMode.READ).catch((cause) =>
+        // A device that is gone, though not every runtime says so itself.
+        this.#lose(`mapping failed: ${cause}`)
+      );
       // Pending scopes first: they say why, a lost device only that.
       await Promise.all(this.#checks.splice(0));
       const error = this.#compileError ?? this.#error;
@@ -324,6 +316,15 @@ export class WebGpu implements Backend {
     this.trim();
     this.#uniforms.destroy();
     this.#device.destroy();
+  }
+
+  #lose(why: string): void {
+    if (this.lost.aborted) return;
+    this.#lost.abort(
+      new DeviceLostError(
+        `Cannot go on with ${this.description}: the device was lost: ${why}`,
+      ),
+    );
   }
 
   #fail(error: GPUError): void {

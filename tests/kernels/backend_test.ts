@@ -7,7 +7,7 @@ import {
   type Tensor,
 } from "../../kernels/backend.ts";
 import { combine } from "../../kernels/combine.ts";
-import { DeviceMemoryError } from "../../kernels/errors.ts";
+import { DeviceLostError, DeviceMemoryError } from "../../kernels/errors.ts";
 import { WebGpu } from "../../kernels/webgpu.ts";
 import { BACKEND, DEVICE, testBackend } from "../backend.ts";
 import { compare, rand } from "../compare.ts";
@@ -149,11 +149,11 @@ test("Backend.read() stops when the signal is aborted", async () => {
   assert.deepEqual([...values!], [1]);
 });
 
-const onDevice = { skip: BACKEND === "cpu" && "needs WebGPU" };
+// Not skipped but not there: these say something about WebGPU only.
+const deviceTest = BACKEND === "cpu" ? () => {} : test;
 
-test(
+deviceTest(
   "WebGpu refuses tensors past the binding limit and dead bindings",
-  onDevice,
   async () => {
     const backend = await testBackend();
     assert.throws(() => backend.alloc([2 ** 34]), DeviceMemoryError);
@@ -165,9 +165,8 @@ test(
   },
 );
 
-test(
+deviceTest(
   "WebGpu.read() tells of a kernel that does not compile, and no numbers",
-  onDevice,
   async () => {
     using own = await WebGpu.open({ device: DEVICE });
     using x = own.upload([1], [1]);
@@ -186,9 +185,8 @@ test(
   },
 );
 
-test(
+deviceTest(
   "WebGpu.dispatch() refuses missing params and bindings",
-  onDevice,
   async () => {
     const backend = await testBackend();
     using x = backend.upload([1], [1]);
@@ -215,5 +213,17 @@ struct Params { size: u32 }
     backend.dispatch(kernel, { bind: [x], params: { size: 7 }, groups });
     const [values] = await backend.read([x]);
     assert.deepEqual([...values!], [7]);
+  },
+);
+
+deviceTest(
+  "WebGpu.read() gives an error after the device is lost, never numbers",
+  async () => {
+    const own = await WebGpu.open({ device: DEVICE });
+    const x = own.upload([1], [1]);
+    assert.equal(own.lost.aborted, false);
+    own[Symbol.dispose](); // destroys the device, which is one way to lose it
+    await assert.rejects(() => own.read([x]), DeviceLostError);
+    assert.ok(own.lost.aborted && own.lost.reason instanceof DeviceLostError);
   },
 );
