@@ -81,16 +81,18 @@ export {
   type Region,
 } from "./pipeline/layout.ts";
 export {
-  matchPhrase,
-  type PhraseMatch,
-  type PhraseSelector,
   type Piece,
   Tokenizer,
   type TokenizerFiles,
-  type TokenRow,
   type Tokens,
-  tokenTable,
 } from "./pipeline/tokenize.ts";
+export {
+  matchPhrase,
+  type PhraseMatch,
+  type PhraseSelector,
+  type TokenRow,
+  tokenTable,
+} from "./pipeline/phrase.ts";
 
 // Guidance and sampling
 export {
@@ -223,7 +225,9 @@ export {
   type Kernel,
   type MemoryUse,
   type Params,
+  type Recorder,
   Tensor,
+  type Vjp,
 } from "./kernels/backend.ts";
 export { Cpu } from "./kernels/cpu.ts";
 export {
@@ -231,7 +235,7 @@ export {
   DeviceMemoryError,
   NoDeviceError,
 } from "./kernels/errors.ts";
-export { Tape, type Vjp } from "./kernels/tape.ts";
+export { Tape } from "./kernels/tape.ts";
 export { WebGpu } from "./kernels/webgpu.ts";
 export type { Activation } from "./kernels/activation.ts";
 export { add, combine } from "./kernels/combine.ts";

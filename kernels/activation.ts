@@ -1,8 +1,7 @@
 /** Activations and their vjps. */
 import wgsl from "./activation.wgsl" with { type: "text" };
 import { activationRef, ACTIVATIONS } from "./activation_ref.ts";
-import { elementGroups, type Kernel, type Tensor } from "./backend.ts";
-import { record } from "./tape.ts";
+import { elementGroups, type Kernel, record, type Tensor } from "./backend.ts";
 
 const KERNEL: Kernel = {
   name: "activation",

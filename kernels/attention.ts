@@ -22,10 +22,10 @@ import {
   elementGroups,
   expectShape,
   type Kernel,
+  record,
   type Tensor,
 } from "./backend.ts";
 import { gemm } from "./gemm.ts";
-import { record } from "./tape.ts";
 
 const SOFTMAX: Kernel = {
   name: "softmax_columns",

@@ -5,7 +5,6 @@
  * check shapes and record a dispatch. `webgpu.ts` runs the kernel's WGSL, `cpu.ts` its float64
  * reference.
  */
-import type { Tape } from "./tape.ts";
 
 /** Numbers read from or written to a backend: float32 from a device, float64 from the references. */
 export type Floats = Float32Array | Float64Array;
@@ -58,6 +57,30 @@ export interface MemoryUse {
   readonly reservedBytes: number;
 }
 
+/** Gradients of an op's outputs in, gradients of its inputs out (undefined where not needed). */
+export type Vjp = (
+  outputGrads: readonly (Tensor | undefined)[],
+  needs: readonly boolean[],
+) => readonly (Tensor | undefined)[];
+
+/** What ops report to; see `tape.ts`. */
+export interface Recorder {
+  /**
+   * Notes an op.
+   *
+   * @param outputs What the op made.
+   * @param inputs What it read, in the order of the vjp's results.
+   * @param saved Tensors the vjp reads.
+   * @param vjp Returns new tensors, or retained ones.
+   */
+  record(
+    outputs: readonly Tensor[],
+    inputs: readonly Tensor[],
+    saved: readonly Tensor[],
+    vjp: Vjp,
+  ): void;
+}
+
 /** A place where tensors live and kernels run. */
 export interface Backend extends Disposable {
   /** `webgpu` runs WGSL, `cpu` runs the references. */
@@ -65,7 +88,7 @@ export interface Backend extends Disposable {
   /** Adapter and runtime, for people. */
   readonly description: string;
   /** The tape that records now, if any. Ops consult it. */
-  tape: Tape | undefined;
+  tape: Recorder | undefined;
   /** Bytes held. */
   readonly memory: MemoryUse;
   /** Starts a new peak measurement. */
@@ -223,4 +246,14 @@ export function elementGroups(
 export function foldGroups(count: number): readonly [number, number, number] {
   const y = Math.ceil(count / 65_535);
   return [Math.ceil(count / y), y, 1];
+}
+
+/** Records an op on the tape of its backend, if one records. */
+export function record(
+  outputs: readonly Tensor[],
+  inputs: readonly Tensor[],
+  saved: readonly Tensor[],
+  vjp: Vjp,
+): void {
+  outputs[0]?.backend.tape?.record(outputs, inputs, saved, vjp);
 }

@@ -4,10 +4,10 @@ import {
   elementGroups,
   expectSize,
   type Kernel,
+  record,
   type Tensor,
 } from "./backend.ts";
 import { combineRef } from "./combine_ref.ts";
-import { record } from "./tape.ts";
 
 const KERNEL: Kernel = {
   name: "combine",

@@ -5,10 +5,10 @@ import {
   elementGroups,
   expectShape,
   type Kernel,
+  record,
   type Tensor,
 } from "./backend.ts";
 import { copyChannelsRef } from "./copy_channels_ref.ts";
-import { record } from "./tape.ts";
 
 const KERNEL: Kernel = {
   name: "copy_channels",

@@ -11,11 +11,11 @@ import {
   elementGroups,
   expectSize,
   type Kernel,
+  record,
   type Tensor,
 } from "./backend.ts";
 import { gemm } from "./gemm.ts";
 import { col2imRef, im2colRef } from "./im2col_ref.ts";
-import { record } from "./tape.ts";
 import {
   winogradInputRef,
   winogradOutputRef,

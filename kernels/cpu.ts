@@ -5,10 +5,10 @@ import {
   type Floats,
   type Kernel,
   type MemoryUse,
+  type Recorder,
   sizeOf,
   Tensor,
 } from "./backend.ts";
-import type { Tape } from "./tape.ts";
 
 /** Runs the references in float64. Slow, exact, and there on every machine. */
 export class Cpu implements Backend {
@@ -17,7 +17,7 @@ export class Cpu implements Backend {
   /** See `Backend`. */
   readonly description = "cpu (float64 references)";
   /** See `Backend`. */
-  tape: Tape | undefined = undefined;
+  tape: Recorder | undefined = undefined;
   #live = 0;
   #peak = 0;
   readonly #free = new Map<number, Float64Array[]>();

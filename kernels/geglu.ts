@@ -4,10 +4,10 @@ import {
   channelMajor,
   elementGroups,
   type Kernel,
+  record,
   type Tensor,
 } from "./backend.ts";
 import { gegluRef } from "./geglu_ref.ts";
-import { record } from "./tape.ts";
 
 const KERNEL: Kernel = {
   name: "geglu",

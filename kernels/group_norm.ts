@@ -6,10 +6,10 @@ import {
   elementGroups,
   expectSize,
   type Kernel,
+  record,
   type Tensor,
 } from "./backend.ts";
 import { groupNormRef, groupNormStatsRef } from "./group_norm_ref.ts";
-import { record } from "./tape.ts";
 
 const STATS: Kernel = {
   name: "group_norm_stats",

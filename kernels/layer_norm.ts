@@ -5,10 +5,10 @@ import {
   elementGroups,
   expectSize,
   type Kernel,
+  record,
   type Tensor,
 } from "./backend.ts";
 import { layerNormRef } from "./layer_norm_ref.ts";
-import { record } from "./tape.ts";
 
 const KERNEL: Kernel = {
   name: "layer_norm",

@@ -1,7 +1,6 @@
 /** Linear layers and 1x1 convolutions: one matrix product on channel-major data. */
-import { channelMajor, expectSize, type Tensor } from "./backend.ts";
+import { channelMajor, expectSize, record, type Tensor } from "./backend.ts";
 import { gemm } from "./gemm.ts";
-import { record } from "./tape.ts";
 
 /** Options of `linear`. */
 export interface LinearOptions {

@@ -1,8 +1,13 @@
 /** Means of probabilities that are kept as logarithms: attention averaged over heads or tokens. */
 import wgsl from "./log_mean.wgsl" with { type: "text" };
-import { elementGroups, type Kernel, sizeOf, type Tensor } from "./backend.ts";
+import {
+  elementGroups,
+  type Kernel,
+  record,
+  sizeOf,
+  type Tensor,
+} from "./backend.ts";
 import { logMeanRef } from "./log_mean_ref.ts";
-import { record } from "./tape.ts";
 
 const KERNEL: Kernel = {
   name: "log_mean",

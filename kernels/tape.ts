@@ -3,13 +3,7 @@
  * written once, as a forward pass.
  */
 import { combine } from "./combine.ts";
-import type { Backend, Tensor } from "./backend.ts";
-
-/** Gradients of an op's outputs in, gradients of its inputs out (undefined where not needed). */
-export type Vjp = (
-  outputGrads: readonly (Tensor | undefined)[],
-  needs: readonly boolean[],
-) => readonly (Tensor | undefined)[];
+import type { Backend, Recorder, Tensor, Vjp } from "./backend.ts";
 
 interface Node {
   readonly outputs: readonly Tensor[];
@@ -36,7 +30,7 @@ interface Node {
  * grad!.dispose();
  * ```
  */
-export class Tape implements Disposable {
+export class Tape implements Recorder, Disposable {
   readonly #backend: Backend;
   readonly #leaves: readonly Tensor[];
   readonly #tracked = new Set<Tensor>();
@@ -173,14 +167,4 @@ export class Tape implements Disposable {
     for (const node of this.#nodes) for (const s of node.saved) s.dispose();
     this.#nodes = [];
   }
-}
-
-/** Records an op on the tape of its backend, if one records. */
-export function record(
-  outputs: readonly Tensor[],
-  inputs: readonly Tensor[],
-  saved: readonly Tensor[],
-  vjp: Vjp,
-): void {
-  outputs[0]?.backend.tape?.record(outputs, inputs, saved, vjp);
 }

@@ -1,7 +1,6 @@
 /** Nearest-neighbour upsampling. */
 import wgsl from "./upsample.wgsl" with { type: "text" };
-import { elementGroups, type Kernel, type Tensor } from "./backend.ts";
-import { record } from "./tape.ts";
+import { elementGroups, type Kernel, record, type Tensor } from "./backend.ts";
 import { upsampleRef } from "./upsample_ref.ts";
 
 const KERNEL: Kernel = {

@@ -16,11 +16,11 @@ import {
   type Floats,
   type Kernel,
   type MemoryUse,
+  type Recorder,
   sizeOf,
   Tensor,
 } from "./backend.ts";
 import { DeviceLostError, DeviceMemoryError } from "./errors.ts";
-import type { Tape } from "./tape.ts";
 
 const UNIFORM_STEP = 256; // minUniformBufferOffsetAlignment's default
 const UNIFORM_SLOTS = 2048;
@@ -35,7 +35,7 @@ export class WebGpu implements Backend {
   /** What the adapter said about itself. */
   readonly adapter: OpenedAdapter;
   /** See `Backend`. */
-  tape: Tape | undefined = undefined;
+  tape: Recorder | undefined = undefined;
   /** Aborts when the device is lost. */
   readonly lost: AbortSignal;
   readonly #device: GPUDevice;

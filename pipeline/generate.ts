@@ -18,8 +18,8 @@ import {
   matchPhrase,
   type PhraseMatch,
   type PhraseSelector,
-  type Tokenizer,
-} from "./tokenize.ts";
+} from "./phrase.ts";
+import type { Tokenizer } from "./tokenize.ts";
 import type { Unet } from "./unet.ts";
 import { type Vae, vaeDecode } from "./vae.ts";
 

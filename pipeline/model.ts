@@ -17,7 +17,7 @@ import {
   pixelsPerCell,
 } from "./generate.ts";
 import { guidedSites } from "./guidance/winwinlay.ts";
-import type { PhraseMatch } from "./tokenize.ts";
+import type { PhraseMatch } from "./phrase.ts";
 import {
   checkPreset,
   checkRequest,

@@ -57,7 +57,8 @@ export interface TokenRow {
  *
  * @example
  * ```ts
- * import { matchPhrase, type Tokenizer } from "./tokenize.ts";
+ * import { matchPhrase } from "./phrase.ts";
+ * import type { Tokenizer } from "./tokenize.ts";
  *
  * export function carAt(tokenizer: Tokenizer): readonly number[] {
  *   const prompt = "a red car"; // 1:a 2:red 3:car

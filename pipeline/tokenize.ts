@@ -24,14 +24,6 @@ import {
   type Special,
 } from "./bpe_files.ts";
 
-export {
-  matchPhrase,
-  type PhraseMatch,
-  type PhraseSelector,
-  type TokenRow,
-  tokenTable,
-} from "./phrase.ts";
-
 /** One BPE piece of a text and where it came from. */
 export interface Piece {
   /** Row of the embedding table. */

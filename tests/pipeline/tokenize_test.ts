@@ -5,9 +5,9 @@ import { BYTE_CHARS, mergeLines } from "../../pipeline/bpe_files.ts";
 import {
   matchPhrase,
   type PhraseSelector,
-  Tokenizer,
   tokenTable,
-} from "../../pipeline/tokenize.ts";
+} from "../../pipeline/phrase.ts";
+import { Tokenizer } from "../../pipeline/tokenize.ts";
 
 // OpenAI's and transformers' ids for 116 prompts; maker and licence in the golden index.
 const GOLDEN = new URL("../fixtures/golden/", import.meta.url);
