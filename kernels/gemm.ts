@@ -110,9 +110,12 @@ export function gemm(
     );
   }
   const vec4 = fits && variant !== "any";
-  const TX = N > 16 ? 8 : 2; // both kernels hold 8 columns a thread
-  const TY = vec4 ? 32 / TX : 64 / TX;
-  const rows = vec4 ? 8 : 4;
+  const rows = vec4 ? 8 : 4; // that a thread holds; both kernels hold 8 columns
+  // 32 or 64 threads, shaped so that a narrow or flat C does not leave half of them idle.
+  const threads = vec4 ? 32 : 64;
+  const wide = M <= 2 * rows && N > 64;
+  const TX = wide ? threads / 2 : N > 32 ? 8 : N > 16 ? 4 : 2;
+  const TY = threads / TX;
   c.tensor.backend.dispatch(vec4 ? GEMM_VEC4 : GEMM, {
     bind: [
       a.tensor,
