@@ -40,6 +40,9 @@ export class WebGpu implements Backend {
   readonly lost: AbortSignal;
   readonly #device: GPUDevice;
   readonly #pipelines = new Map<string, GPUComputePipeline>();
+  readonly #groups = new Map<string, GPUBindGroup>();
+  readonly #ids = new WeakMap<GPUBuffer, number>();
+  #lastId = 0;
   readonly #layouts = new Map<string, GPUBindGroupLayout>();
   readonly #free = new Map<number, GPUBuffer[]>();
   readonly #touched = new Set<GPUBuffer>();
@@ -119,15 +122,11 @@ export class WebGpu implements Backend {
         `Cannot make tensor [${shape}]: one tensor must fit the adapter's binding limit of ${limit} bytes: current size is ${size}`,
       );
     }
-    let buffer = this.#free.get(size)?.pop();
-    if (buffer) this.#pooled -= size;
-    else {
-      buffer = this.#device.createBuffer({
-        size,
-        usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC |
-          GPUBufferUsage.COPY_DST,
-      });
-    }
+    const buffer = this.#reuse(size) ?? this.#device.createBuffer({
+      size,
+      usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC |
+        GPUBufferUsage.COPY_DST,
+    });
     this.#live += size;
     this.#peak = Math.max(this.#peak, this.#live);
     return new Tensor(this, [...shape], buffer, size);
@@ -199,23 +198,18 @@ export class WebGpu implements Backend {
       if (float) this.#uniformView.setFloat32(offset + 4 * i, value, true);
       else this.#uniformView.setUint32(offset + 4 * i, value, true);
     });
-    const entries: GPUBindGroupEntry[] = bind.map((x, binding) => {
+    bind.forEach((x, binding) => {
       if (x.disposed) {
         throw new RangeError(
           `Cannot run ${kernel.name}: binding ${binding} [${x.shape}] must be alive`,
         );
       }
       this.#touched.add(x.storage as GPUBuffer);
-      return { binding, resource: { buffer: x.storage as GPUBuffer } };
     });
-    entries.push({
-      binding: bind.length,
-      resource: { buffer: this.#uniforms, size: UNIFORM_STEP },
-    });
-    const group = this.#device.createBindGroup({
-      layout: this.#layout(kernel.bindings),
-      entries,
-    });
+    const group = this.#group(
+      kernel.bindings,
+      bind.map((x) => x.storage as GPUBuffer),
+    );
     if (!this.#pass) {
       this.#encoder = this.#device.createCommandEncoder();
       this.#pass = this.#encoder.beginComputePass();
@@ -298,6 +292,7 @@ export class WebGpu implements Backend {
     for (const list of this.#free.values()) {
       for (const buffer of list) buffer.destroy();
     }
+    this.#groups.clear(); // they hold on to the buffers
     this.#free.clear();
     this.#pooled = 0;
   }
@@ -356,6 +351,55 @@ export class WebGpu implements Backend {
       this.#layouts.set(bindings, layout);
     }
     return layout;
+  }
+
+  /**
+   * Takes a buffer from the pool: the oldest of its size, so that equal steps get equal buffers
+   * whatever came before them.
+   */
+  #reuse(size: number): GPUBuffer | undefined {
+    const list = this.#free.get(size);
+    if (!list?.length) return undefined;
+    let oldest = 0;
+    for (let i = 1; i < list.length; i++) {
+      if (this.#id(list[i]!) < this.#id(list[oldest]!)) oldest = i;
+    }
+    this.#pooled -= size;
+    return list.splice(oldest, 1)[0];
+  }
+
+  /** Buffers are numbered in the order in which they are first seen. */
+  #id(buffer: GPUBuffer): number {
+    let id = this.#ids.get(buffer);
+    if (id === undefined) this.#ids.set(buffer, id = ++this.#lastId);
+    return id;
+  }
+
+  /**
+   * The bind group of these buffers, made once: the pool hands out the same buffers step after step.
+   * A group that is made anew for each dispatch lives until the garbage collector runs, which does
+   * not see what it costs; on lavapipe that is a memory mapping, and a process has 65,530.
+   */
+  #group(bindings: string, buffers: readonly GPUBuffer[]): GPUBindGroup {
+    let key = bindings;
+    for (const buffer of buffers) key += ` ${this.#id(buffer)}`;
+    let group = this.#groups.get(key);
+    if (!group) {
+      const entries: GPUBindGroupEntry[] = buffers.map((buffer, binding) => ({
+        binding,
+        resource: { buffer },
+      }));
+      entries.push({
+        binding: buffers.length,
+        resource: { buffer: this.#uniforms, size: UNIFORM_STEP },
+      });
+      group = this.#device.createBindGroup({
+        layout: this.#layout(bindings),
+        entries,
+      });
+      this.#groups.set(key, group);
+    }
+    return group;
   }
 
   #pipeline(
