@@ -96,6 +96,11 @@ export class WebGpu implements Backend {
     return new WebGpu(adapter, await requestDevice(adapter));
   }
 
+  /** How many bind groups are kept; it stops growing once steps repeat. */
+  get bindGroups(): number {
+    return this.#groups.size;
+  }
+
   /** See `Backend`. */
   get memory(): MemoryUse {
     return {
