@@ -101,7 +101,7 @@ test("runCase() fails a case of which a tensor was not checked", async () => {
 });
 
 test("runCase() fails a case whose numbers are wrong", async () => {
-  const entry = fixture("op-layernorm");
+  const entry = fixture("op-groupnorm-silu-offset");
   const { status, note } = await run(FIXTURES, {
     ...entry,
     attributes: { ...entry.attributes, eps: 1e-2 },
