@@ -165,12 +165,11 @@ export function attention(
     );
   }
   const tokens = probe?.length ?? 0;
-  // Even a caller without probes needs something to bind.
-  using probed = backend.upload(Float32Array.from(tokens ? probe! : [0]), [
-    Math.max(1, tokens),
-  ]);
+  using probed = tokens
+    ? backend.upload(Float32Array.from(probe!), [tokens])
+    : undefined;
   let logProbs: Tensor | undefined;
-  if (tokens) {
+  if (probed) {
     logProbs = backend.alloc([batch, heads, tokens, ...q.shape.slice(2)]);
     backend.dispatch(PROBE, {
       bind: [q, k, stats, probed, logProbs],
@@ -222,7 +221,7 @@ export function attention(
         );
       }
       backend.dispatch(GRAD, {
-        bind: [s, go ? dp : delta, delta, h ?? delta, probed],
+        bind: [s, go ? dp : delta, delta, h ?? delta, probed ?? delta],
         params: { count: s.size, keys, columns, queries, first, tokens },
         constants: flags,
         groups: elementGroups(s.size),
@@ -255,7 +254,7 @@ export function attention(
   record(
     logProbs ? [out, logProbs] : [out],
     [q, k, v],
-    [q, k, v, out, stats, probed],
+    [q, k, v, out, stats, ...(probed ? [probed] : [])],
     ([go, h], needs) => back(go, h, needs),
   );
   return { out, logProbs };
