@@ -55,7 +55,15 @@ export interface MemoryUse {
   readonly peakBytes: number;
   /** Bytes taken from the device, free pooled buffers included. */
   readonly reservedBytes: number;
+  /** The most `reservedBytes` has been since the last `resetPeak()`: what the device must have. */
+  readonly peakReservedBytes: number;
 }
+
+/**
+ * How numbers are stored: `f16` halves the bytes of weights. Kernels always compute in float32, and
+ * activations are always `f32`.
+ */
+export type StorageType = "f32" | "f16";
 
 /** Gradients of an op's outputs in, gradients of its inputs out (undefined where not needed). */
 export type Vjp = (
@@ -83,8 +91,8 @@ export interface Recorder {
 
 /** A place where tensors live and kernels run. */
 export interface Backend extends Disposable {
-  /** `webgpu` runs WGSL, `cpu` runs the references. */
-  readonly kind: "webgpu" | "cpu";
+  /** `webgpu` runs WGSL, `cpu` runs the references, `plan` runs nothing and counts bytes. */
+  readonly kind: "webgpu" | "cpu" | "plan";
   /** Adapter and runtime, for people. */
   readonly description: string;
   /** The tape that records now, if any. Ops consult it. */
@@ -93,12 +101,16 @@ export interface Backend extends Disposable {
   readonly memory: MemoryUse;
   /** Starts a new peak measurement. */
   resetPeak(): void;
-  /** A tensor with undefined content. */
-  alloc(shape: readonly number[]): Tensor;
+  /** Most bytes of one tensor: what the adapter can bind at once. */
+  readonly maxTensorBytes: number;
+  /** A tensor with undefined content; `f16` ones are weights, filled by `writeHalf`. */
+  alloc(shape: readonly number[], type?: StorageType): Tensor;
   /** A tensor with the given content. */
   upload(data: Floats | readonly number[], shape: readonly number[]): Tensor;
-  /** Overwrites a whole tensor. */
+  /** Overwrites a whole f32 tensor. */
   write(tensor: Tensor, data: Floats): void;
+  /** Overwrites a whole f16 tensor with the bits of its numbers (IEEE 754 binary16). */
+  writeHalf(tensor: Tensor, bits: Uint16Array): void;
   /** Records one kernel run. */
   dispatch(kernel: Kernel, what: Dispatch): void;
   /** Submits what has been recorded. Never waits. */
@@ -130,6 +142,8 @@ export class Tensor implements Disposable {
   readonly storage: unknown;
   /** Bytes the backend counts for it. */
   readonly bytes: number;
+  /** How its numbers are stored. */
+  readonly type: StorageType;
   #references = 1;
 
   /** Backends make tensors; others call `alloc` or `upload`. */
@@ -138,11 +152,13 @@ export class Tensor implements Disposable {
     shape: readonly number[],
     storage: unknown,
     bytes: number,
+    type: StorageType = "f32",
   ) {
     this.backend = backend;
     this.shape = shape;
     this.storage = storage;
     this.bytes = bytes;
+    this.type = type;
   }
 
   /** Number of elements. */
@@ -219,6 +235,42 @@ export function expectShape(
   ) {
     throw new RangeError(
       `Cannot run ${what}: shape must be [${shape}]: current shape is [${x.shape}]`,
+    );
+  }
+}
+
+/** Bytes of the numbers of a tensor; f16 ones come in pairs. */
+export function storedBytes(
+  shape: readonly number[],
+  type: StorageType,
+): number {
+  const size = sizeOf(shape);
+  return type === "f16" ? 4 * Math.ceil(size / 2) : 4 * size;
+}
+
+/** Throws unless a tensor is stored as wanted and data of `length` fills it. */
+export function expectData(
+  tensor: Tensor,
+  length: number,
+  type: StorageType,
+): void {
+  if (length !== tensor.size) {
+    throw new RangeError(
+      `Cannot write [${tensor.shape}]: data must hold ${tensor.size} numbers: current ${length}`,
+    );
+  }
+  if (tensor.type !== type) {
+    throw new TypeError(
+      `Cannot write [${tensor.shape}]: it must be stored as ${type}: current type is ${tensor.type}`,
+    );
+  }
+}
+
+/** Throws unless a tensor can be copied out: f16 ones are weights, which stay where they are. */
+export function expectReadable(tensor: Tensor): void {
+  if (tensor.type !== "f32") {
+    throw new TypeError(
+      `Cannot read [${tensor.shape}]: it must be stored as f32: current type is ${tensor.type}`,
     );
   }
 }

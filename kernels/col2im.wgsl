@@ -1,7 +1,9 @@
 // col2im: the transpose of im2col: dx[b,c,y,x] = sum of the columns that read it
+// Only planes from `plane`; the columns are those of these planes and of all output cells.
 override WG: u32 = 64u;
 struct Params {
   count: u32, height: u32, width: u32, outHeight: u32, outWidth: u32, kernel: u32, stride: u32, top: u32, left: u32,
+  plane: u32,
 }
 @group(0) @binding(0) var<storage, read> columns: array<f32>;
 @group(0) @binding(1) var<storage, read_write> x: array<f32>; // [batch * channels, height, width]
@@ -27,5 +29,5 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
       }
     }
   }
-  x[i] = sum;
+  x[p.plane * p.height * p.width + i] = sum;
 }

@@ -4,9 +4,6 @@
  */
 import col2imWgsl from "./col2im.wgsl" with { type: "text" };
 import im2colWgsl from "./im2col.wgsl" with { type: "text" };
-import inputWgsl from "./winograd_input.wgsl" with { type: "text" };
-import outputWgsl from "./winograd_output.wgsl" with { type: "text" };
-import weightWgsl from "./winograd_weight.wgsl" with { type: "text" };
 import {
   elementGroups,
   expectSize,
@@ -16,21 +13,8 @@ import {
 } from "./backend.ts";
 import { gemm } from "./gemm.ts";
 import { col2imRef, im2colRef } from "./im2col_ref.ts";
-import {
-  winogradInputRef,
-  winogradOutputRef,
-  winogradWeightRef,
-} from "./winograd_ref.ts";
+import { atMost, transformWeight, winograd } from "./winograd.ts";
 
-const TILES = [
-  "count",
-  "channels",
-  "height",
-  "width",
-  "rows",
-  "columns",
-  "tiles",
-];
 const COLUMNS = [
   "count",
   "height",
@@ -41,33 +25,13 @@ const COLUMNS = [
   "stride",
   "top",
   "left",
+  "plane",
 ];
-const WEIGHT: Kernel = {
-  name: "winograd_weight",
-  wgsl: weightWgsl,
-  bindings: "rw",
-  params: ["count"],
-  ref: winogradWeightRef,
-};
-const INPUT: Kernel = {
-  name: "winograd_input",
-  wgsl: inputWgsl,
-  bindings: "rw",
-  params: TILES,
-  ref: winogradInputRef,
-};
-const OUTPUT: Kernel = {
-  name: "winograd_output",
-  wgsl: outputWgsl,
-  bindings: "rrrrw",
-  params: [...TILES, "shiftStride"],
-  ref: winogradOutputRef,
-};
 const IM2COL: Kernel = {
   name: "im2col",
   wgsl: im2colWgsl,
   bindings: "rw",
-  params: COLUMNS,
+  params: [...COLUMNS, "first", "cells"],
   ref: im2colRef,
 };
 const COL2IM: Kernel = {
@@ -78,6 +42,9 @@ const COL2IM: Kernel = {
   ref: col2imRef,
 };
 
+/** Columns of a convolution stay below this. */
+const COLUMN_BYTES = 32 * 2 ** 20;
+
 /** Options of `conv3x3`. */
 export interface Conv3x3Options {
   /** `[out]`. */
@@ -86,6 +53,8 @@ export interface Conv3x3Options {
   readonly shift?: Tensor | undefined;
   /** Added to the result; has its shape. Differentiable. */
   readonly residual?: Tensor | undefined;
+  /** Bounds what the convolution holds besides input and output; to test that. */
+  readonly workBytes?: number;
 }
 
 /**
@@ -101,12 +70,7 @@ export function winogradWeight(weight: Tensor, u?: Tensor): Tensor {
   expectSize(weight, out * channels * 9, "winograd_weight");
   u ??= weight.backend.alloc([16, out, channels]);
   expectSize(u, 16 * out * channels, "winograd_weight");
-  const count = out * channels;
-  weight.backend.dispatch(WEIGHT, {
-    bind: [weight, u],
-    params: { count },
-    groups: elementGroups(count),
-  });
+  transformWeight(weight, u, { out: 0, outs: out, channel: 0, channels });
   return u;
 }
 
@@ -114,7 +78,8 @@ export function winogradWeight(weight: Tensor, u?: Tensor): Tensor {
  * 3x3 convolution, stride 1, zero padding 1.
  *
  * @param x `[batch, in, height, width]`.
- * @param weight `[16, out, in]` from `winogradWeight`.
+ * @param weight `[16, out, in]` from `winogradWeight`, which is faster, or `[out, in, 3, 3]` as
+ *   checkpoints have it, f32 or f16, which is 1.78 times or 3.6 times smaller and gives the same numbers.
  * @returns `[batch, out, height, width]`. Differentiable in `x`, `shift` and `residual`; saves nothing.
  */
 export function conv3x3(
@@ -123,9 +88,10 @@ export function conv3x3(
   options: Conv3x3Options = {},
 ): Tensor {
   const [batch, channels, height, width] = image(x, "conv3x3");
-  const out = weight.shape[1] ?? 0;
-  expectSize(weight, 16 * out * channels, "conv3x3");
-  const { bias, shift, residual } = options;
+  const raw = weight.shape.length === 4;
+  const out = weight.shape[raw ? 0 : 1] ?? 0;
+  expectSize(weight, (raw ? 9 : 16) * out * channels, "conv3x3");
+  const { bias, shift, residual, workBytes } = options;
   if (shift) {
     expectSize(
       shift,
@@ -145,58 +111,13 @@ export function conv3x3(
   ];
   record([y], inputs, [], ([g], needs) => {
     const grads: (Tensor | undefined)[] = [
-      needs[0] ? winograd(g!, weight, [out, channels], true, {}) : undefined,
+      needs[0]
+        ? winograd(g!, weight, [out, channels], true, { workBytes })
+        : undefined,
     ];
     if (shift) grads.push(needs[1] ? sumCells(g!, shift) : undefined);
     if (residual) grads.push(needs[grads.length] ? g!.retain() : undefined);
     return grads;
-  });
-  return y;
-}
-
-function winograd(
-  x: Tensor,
-  u: Tensor,
-  [from, to]: readonly [number, number],
-  flip: boolean,
-  { bias, shift, residual }: Conv3x3Options,
-): Tensor {
-  const [batch, , height, width] = image(x, "conv3x3");
-  const backend = x.backend;
-  const rows = Math.ceil(height / 2), columns = Math.ceil(width / 2);
-  const tiles = batch * rows * columns;
-  const size = { height, width, rows, columns, tiles };
-  using v = backend.alloc([16, from, tiles]);
-  backend.dispatch(INPUT, {
-    bind: [x, v],
-    params: { ...size, count: from * tiles, channels: from },
-    constants: { FLIP: Number(flip) },
-    groups: elementGroups(from * tiles),
-  });
-  using m = backend.alloc([16, to, tiles]);
-  gemm(
-    [to, tiles, from],
-    { tensor: u, stride: flip ? to : from, batchStride: from * to },
-    { tensor: v, stride: tiles, batchStride: from * tiles },
-    { tensor: m, stride: tiles, batchStride: to * tiles },
-    { batch: 16, a: flip ? "column" : "row" },
-  );
-  const y = backend.alloc([batch, to, height, width]);
-  backend.dispatch(OUTPUT, {
-    bind: [m, bias ?? m, shift ?? m, residual ?? m, y],
-    params: {
-      ...size,
-      count: to * tiles,
-      channels: to,
-      shiftStride: shift && shift.shape[0] !== 1 ? to : 0,
-    },
-    constants: {
-      FLIP: Number(flip),
-      BIAS: Number(!!bias),
-      SHIFT: Number(!!shift),
-      RESIDUAL: Number(!!residual),
-    },
-    groups: elementGroups(to * tiles),
   });
   return y;
 }
@@ -231,6 +152,8 @@ export interface ConvOptions {
   readonly stride?: number;
   /** Zeros added `[left, right, top, bottom]`. Default none. */
   readonly padding?: readonly [number, number, number, number];
+  /** Most bytes of columns held at once, to test the cutting. */
+  readonly workBytes?: number;
 }
 
 /**
@@ -248,6 +171,7 @@ export function conv(x: Tensor, weight: Tensor, options: ConvOptions): Tensor {
     kernel,
     stride = 1,
     padding: [left, right, top, bottom] = [0, 0, 0, 0],
+    workBytes = COLUMN_BYTES,
   } = options;
   const out = weight.shape[0] ?? 0;
   const depth = channels * kernel * kernel;
@@ -263,7 +187,6 @@ export function conv(x: Tensor, weight: Tensor, options: ConvOptions): Tensor {
   const backend = x.backend;
   const cells = outHeight * outWidth;
   const params = {
-    planes: batch * channels,
     height,
     width,
     outHeight,
@@ -273,35 +196,61 @@ export function conv(x: Tensor, weight: Tensor, options: ConvOptions): Tensor {
     top,
     left,
   };
-  using columns = backend.alloc([batch, depth, cells]);
-  backend.dispatch(IM2COL, {
-    bind: [x, columns],
-    params: { ...params, count: columns.size },
-    groups: elementGroups(columns.size),
-  });
   const y = backend.alloc([batch, out, outHeight, outWidth]);
-  gemm(
-    [out, cells, depth],
-    { tensor: weight, stride: depth },
-    { tensor: columns, stride: cells, batchStride: depth * cells },
-    { tensor: y, stride: cells, batchStride: out * cells },
-    { batch, bias },
-  );
+  const chunk = atMost(workBytes / (4 * depth), cells);
+  for (let b = 0; b < batch; b++) {
+    for (let first = 0; first < cells; first += chunk) {
+      const here = Math.min(chunk, cells - first);
+      using columns = backend.alloc([depth, here]);
+      backend.dispatch(IM2COL, {
+        bind: [x, columns],
+        params: {
+          ...params,
+          count: columns.size,
+          plane: b * channels,
+          planes: channels,
+          first,
+          cells: here,
+        },
+        groups: elementGroups(columns.size),
+      });
+      gemm(
+        [out, here, depth],
+        { tensor: weight, stride: depth },
+        { tensor: columns, stride: here },
+        { tensor: y, stride: cells, offset: b * out * cells + first },
+        { bias },
+      );
+    }
+  }
   record([y], [x], [], ([g]) => {
-    using back = backend.alloc([batch, depth, cells]);
-    gemm(
-      [depth, cells, out],
-      { tensor: weight, stride: depth },
-      { tensor: g!, stride: cells, batchStride: out * cells },
-      { tensor: back, stride: cells, batchStride: depth * cells },
-      { batch, a: "column" },
-    );
     const dx = backend.alloc(x.shape);
-    backend.dispatch(COL2IM, {
-      bind: [back, dx],
-      params: { ...params, count: dx.size },
-      groups: elementGroups(dx.size),
-    });
+    const taps = kernel * kernel;
+    const slice = atMost(workBytes / (4 * taps * cells), channels);
+    for (let b = 0; b < batch; b++) {
+      for (let channel = 0; channel < channels; channel += slice) {
+        const here = Math.min(slice, channels - channel);
+        using back = backend.alloc([here * taps, cells]);
+        gemm(
+          [here * taps, cells, out],
+          { tensor: weight, stride: depth, offset: channel * taps },
+          { tensor: g!, stride: cells, offset: b * out * cells },
+          { tensor: back, stride: cells },
+          { a: "column" },
+        );
+        const count = here * height * width;
+        backend.dispatch(COL2IM, {
+          bind: [back, dx],
+          params: {
+            ...params,
+            count,
+            plane: b * channels + channel,
+            planes: here,
+          },
+          groups: elementGroups(count),
+        });
+      }
+    }
     return [dx];
   });
   return y;

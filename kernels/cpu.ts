@@ -2,13 +2,17 @@
 import {
   type Backend,
   type Dispatch,
+  expectData,
+  expectReadable,
   type Floats,
   type Kernel,
   type MemoryUse,
   type Recorder,
   sizeOf,
+  type StorageType,
   Tensor,
 } from "./backend.ts";
+import { halfToNumber } from "./half.ts";
 
 /** Runs the references in float64. Slow, exact, and there on every machine. */
 export class Cpu implements Backend {
@@ -28,6 +32,7 @@ export class Cpu implements Backend {
       liveBytes: this.#live,
       peakBytes: this.#peak,
       reservedBytes: this.#live,
+      peakReservedBytes: this.#peak,
     };
   }
 
@@ -37,12 +42,15 @@ export class Cpu implements Backend {
   }
 
   /** See `Backend`. */
-  alloc(shape: readonly number[]): Tensor {
+  readonly maxTensorBytes = Infinity;
+
+  /** See `Backend`; float64 whatever the type, f16 ones hold rounded numbers. */
+  alloc(shape: readonly number[], type: StorageType = "f32"): Tensor {
     const size = sizeOf(shape);
     const storage = this.#free.get(size)?.pop() ?? new Float64Array(size);
     this.#live += storage.byteLength;
     this.#peak = Math.max(this.#peak, this.#live);
-    return new Tensor(this, [...shape], storage, storage.byteLength);
+    return new Tensor(this, [...shape], storage, storage.byteLength, type);
   }
 
   /** See `Backend`. */
@@ -61,12 +69,15 @@ export class Cpu implements Backend {
 
   /** See `Backend`. */
   write(tensor: Tensor, data: Floats): void {
-    if (data.length !== tensor.size) {
-      throw new RangeError(
-        `Cannot write [${tensor.shape}]: data must hold ${tensor.size} numbers: current ${data.length}`,
-      );
-    }
+    expectData(tensor, data.length, "f32");
     (tensor.storage as Float64Array).set(data);
+  }
+
+  /** See `Backend`. */
+  writeHalf(tensor: Tensor, bits: Uint16Array): void {
+    expectData(tensor, bits.length, "f16");
+    const storage = tensor.storage as Float64Array;
+    for (let i = 0; i < bits.length; i++) storage[i] = halfToNumber(bits[i]!);
   }
 
   /** See `Backend`. */
@@ -83,6 +94,7 @@ export class Cpu implements Backend {
     options: { signal?: AbortSignal | undefined } = {},
   ): Promise<Floats[]> {
     options.signal?.throwIfAborted();
+    for (const x of tensors) expectReadable(x);
     // A turn of the event loop, so that Ctrl+C and timers are heard between passes.
     return new Promise((resolve) =>
       setTimeout(

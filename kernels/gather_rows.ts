@@ -2,6 +2,7 @@
 import wgsl from "./gather_rows.wgsl" with { type: "text" };
 import {
   elementGroups,
+  expectShape,
   expectSize,
   type Kernel,
   type Tensor,
@@ -12,27 +13,33 @@ const KERNEL: Kernel = {
   name: "gather_rows",
   wgsl,
   bindings: "rrrw",
-  params: ["count", "channels", "cells"],
+  params: ["count", "channels", "cells", "first", "rows"],
   ref: gatherRowsRef,
 };
 
 /**
  * `out[b, :, n] = table[ids[b, n]] + positions[n]`.
  *
- * @param table `[rows, channels]`.
+ * @param tables `[rows, channels]`, f32 or f16; in parts of some rows each where one tensor would be
+ *   more than an adapter can bind.
  * @param positions `[at least cells, channels]`.
  * @param ids `batch` lists of `cells` row numbers each.
  * @returns `[batch, channels, cells]`. Not differentiable.
  * @throws {RangeError} If an id is not a row of the table.
  */
 export function gatherRows(
-  table: Tensor,
+  tables: readonly Tensor[],
   positions: Tensor,
   ids: readonly Int32Array[],
 ): Tensor {
-  const [rows = 0, channels = 0] = table.shape;
+  const channels = tables[0]?.shape[1] ?? 0;
   const cells = ids[0]?.length ?? 0;
-  expectSize(table, rows * channels, "gather_rows");
+  let rows = 0;
+  for (const table of tables) {
+    const [own = 0] = table.shape;
+    expectShape(table, [own, channels], "gather_rows");
+    rows += own;
+  }
   expectSize(
     positions,
     (positions.shape[0] ?? 0) * channels,
@@ -57,16 +64,22 @@ export function gatherRows(
       }
     }
   }
-  const backend = table.backend;
+  const backend = positions.backend;
   using index = backend.upload(
     Float32Array.from(ids.flatMap((list) => [...list])),
     [ids.length, cells],
   );
   const out = backend.alloc([ids.length, channels, cells]);
-  backend.dispatch(KERNEL, {
-    bind: [table, positions, index, out],
-    params: { count: out.size, channels, cells },
-    groups: elementGroups(out.size),
-  });
+  let first = 0;
+  for (const table of tables) {
+    const own = table.shape[0]!;
+    backend.dispatch(KERNEL, {
+      bind: [table, positions, index, out],
+      params: { count: out.size, channels, cells, first, rows: own },
+      constants: { HALF: Number(table.type === "f16") },
+      groups: elementGroups(out.size),
+    });
+    first += own;
+  }
   return out;
 }

@@ -28,7 +28,7 @@ const GEMM: Kernel = {
 };
 const GEMM_VEC4: Kernel = { ...GEMM, name: "gemm_vec4", wgsl: wgslVec4 };
 
-/** Where a matrix lies in a tensor, in elements. */
+/** Where a matrix lies in a tensor, in elements. Only A may be stored as f16. */
 export interface Matrix {
   /** The tensor that holds it. */
   readonly tensor: Tensor;
@@ -90,6 +90,13 @@ export function gemm(
   check("A", a, aRow ? M : K, aRow ? K : M, batch);
   check("B", b, bRow ? N : K, bRow ? K : N, batch);
   check("C", c, M, N, batch);
+  for (const x of [b.tensor, c.tensor, bias, residual]) {
+    if (x && x.type !== "f32") {
+      throw new TypeError(
+        `Cannot run gemm: only A may be stored as f16: current tensor is [${x.shape}]`,
+      );
+    }
+  }
   if (bias && bias.size !== M) {
     throw new RangeError(
       `Cannot run gemm: bias must hold ${M} numbers: current shape is [${bias.shape}]`,
@@ -144,6 +151,7 @@ export function gemm(
       TX,
       TY,
       A_ROW: Number(aRow),
+      A_HALF: Number(a.tensor.type === "f16"),
       ...(vec4 ? {} : { B_ROW: Number(bRow) }),
       BIAS: Number(bias !== undefined),
       RESIDUAL: Number(residual !== undefined),

@@ -8,6 +8,7 @@ override TX: u32 = 8u; // threads along n
 override TY: u32 = 8u; // threads along m
 override A_ROW: bool = true;
 override B_ROW: bool = false;
+override A_HALF: bool = false; // a holds f16, two to a word
 override BIAS: bool = false;
 override RESIDUAL: bool = false;
 override ACCUMULATE: bool = false;
@@ -20,12 +21,17 @@ struct Params {
   oa: u32, ob: u32, oc: u32,
   alpha: f32,
 }
-@group(0) @binding(0) var<storage, read> a: array<f32>;
+@group(0) @binding(0) var<storage, read> a: array<u32>; // f32 by its bits, or pairs of f16
 @group(0) @binding(1) var<storage, read> b: array<f32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>; // [M]
 @group(0) @binding(3) var<storage, read> residual: array<f32>; // like c
 @group(0) @binding(4) var<storage, read_write> c: array<f32>;
 @group(0) @binding(5) var<uniform> p: Params;
+
+fn left(i: u32) -> f32 {
+  if (A_HALF) { return unpack2x16float(a[i >> 1u] >> ((i & 1u) * 16u)).x; }
+  return bitcast<f32>(a[i]);
+}
 
 fn put(z: u32, m: u32, n: u32, lo: vec4f, hi: vec4f) {
   if (m >= p.M) { return; }
@@ -84,10 +90,10 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) l: vec3u)
       let lo = vec4f(b[b0 + kb], b[b1 + kb], b[b2 + kb], b[b3 + kb]);
       let hi = vec4f(b[b4 + kb], b[b5 + kb], b[b6 + kb], b[b7 + kb]);
       let ka = k * ak;
-      let v0 = a[a0 + ka]; c00 += v0 * lo; c01 += v0 * hi;
-      let v1 = a[a1 + ka]; c10 += v1 * lo; c11 += v1 * hi;
-      let v2 = a[a2 + ka]; c20 += v2 * lo; c21 += v2 * hi;
-      let v3 = a[a3 + ka]; c30 += v3 * lo; c31 += v3 * hi;
+      let v0 = left(a0 + ka); c00 += v0 * lo; c01 += v0 * hi;
+      let v1 = left(a1 + ka); c10 += v1 * lo; c11 += v1 * hi;
+      let v2 = left(a2 + ka); c20 += v2 * lo; c21 += v2 * hi;
+      let v3 = left(a3 + ka); c30 += v3 * lo; c31 += v3 * hi;
     }
     if (LONG) {
       t00 += c00; c00 = vec4f(); t01 += c01; c01 = vec4f();

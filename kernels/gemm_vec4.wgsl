@@ -3,6 +3,7 @@
 override TX: u32 = 8u; // threads along n
 override TY: u32 = 4u; // threads along m
 override A_ROW: bool = true;
+override A_HALF: bool = false; // a holds f16, two to a word
 override BIAS: bool = false;
 override RESIDUAL: bool = false;
 override ACCUMULATE: bool = false;
@@ -15,12 +16,17 @@ struct Params {
   oa: u32, ob: u32, oc: u32,
   alpha: f32,
 }
-@group(0) @binding(0) var<storage, read> a: array<f32>;
+@group(0) @binding(0) var<storage, read> a: array<u32>; // f32 by its bits, or pairs of f16
 @group(0) @binding(1) var<storage, read> b: array<vec4f>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>; // [M]
 @group(0) @binding(3) var<storage, read> residual: array<vec4f>; // like c
 @group(0) @binding(4) var<storage, read_write> c: array<vec4f>;
 @group(0) @binding(5) var<uniform> p: Params;
+
+fn left(i: u32) -> f32 {
+  if (A_HALF) { return unpack2x16float(a[i >> 1u] >> ((i & 1u) * 16u)).x; }
+  return bitcast<f32>(a[i]);
+}
 
 fn put(z: u32, m: u32, n: u32, lo: vec4f, hi: vec4f) {
   if (m >= p.M) { return; }
@@ -84,14 +90,14 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) l: vec3u)
       let lo = b[b0 + k * step];
       let hi = b[b1 + k * step];
       let ka = k * ak;
-      let v0 = a[a0 + ka]; c00 += v0 * lo; c01 += v0 * hi;
-      let v1 = a[a1 + ka]; c10 += v1 * lo; c11 += v1 * hi;
-      let v2 = a[a2 + ka]; c20 += v2 * lo; c21 += v2 * hi;
-      let v3 = a[a3 + ka]; c30 += v3 * lo; c31 += v3 * hi;
-      let v4 = a[a4 + ka]; c40 += v4 * lo; c41 += v4 * hi;
-      let v5 = a[a5 + ka]; c50 += v5 * lo; c51 += v5 * hi;
-      let v6 = a[a6 + ka]; c60 += v6 * lo; c61 += v6 * hi;
-      let v7 = a[a7 + ka]; c70 += v7 * lo; c71 += v7 * hi;
+      let v0 = left(a0 + ka); c00 += v0 * lo; c01 += v0 * hi;
+      let v1 = left(a1 + ka); c10 += v1 * lo; c11 += v1 * hi;
+      let v2 = left(a2 + ka); c20 += v2 * lo; c21 += v2 * hi;
+      let v3 = left(a3 + ka); c30 += v3 * lo; c31 += v3 * hi;
+      let v4 = left(a4 + ka); c40 += v4 * lo; c41 += v4 * hi;
+      let v5 = left(a5 + ka); c50 += v5 * lo; c51 += v5 * hi;
+      let v6 = left(a6 + ka); c60 += v6 * lo; c61 += v6 * hi;
+      let v7 = left(a7 + ka); c70 += v7 * lo; c71 += v7 * hi;
     }
     if (LONG) {
       t00 += c00; c00 = vec4f(); t01 += c01; c01 = vec4f();

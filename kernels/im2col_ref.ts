@@ -1,32 +1,32 @@
 /** Float64 definitions of `im2col` and its transpose. */
 import type { Params } from "./backend.ts";
 
-/** Calls `visit(column index, pixel index or -1)` for every number of the columns. */
+/** Calls `visit(column index, pixel index or -1)` for the columns of some planes and output cells. */
 function walk(
-  planes: number,
   p: Params,
+  [from, to]: readonly [number, number],
   visit: (column: number, pixel: number) => void,
 ): void {
   const {
     height = 1,
     width = 1,
-    outHeight = 1,
     outWidth = 1,
     kernel = 1,
     stride = 1,
     top = 0,
     left = 0,
+    plane = 0,
+    planes = 1,
   } = p;
   let column = 0;
-  for (let plane = 0; plane < planes; plane++) {
+  for (let i = plane; i < plane + planes; i++) {
     for (let ky = 0; ky < kernel; ky++) {
       for (let kx = 0; kx < kernel; kx++) {
-        for (let oy = 0; oy < outHeight; oy++) {
-          for (let ox = 0; ox < outWidth; ox++) {
-            const y = oy * stride + ky - top, x = ox * stride + kx - left;
-            const inside = y >= 0 && y < height && x >= 0 && x < width;
-            visit(column++, inside ? (plane * height + y) * width + x : -1);
-          }
+        for (let cell = from; cell < to; cell++) {
+          const y = Math.floor(cell / outWidth) * stride + ky - top;
+          const x = cell % outWidth * stride + kx - left;
+          const inside = y >= 0 && y < height && x >= 0 && x < width;
+          visit(column++, inside ? (i * height + y) * width + x : -1);
         }
       }
     }
@@ -38,9 +38,10 @@ export function im2colRef(
   [x, columns]: readonly Float64Array[],
   p: Params,
 ): void {
+  const { first = 0, cells = 1 } = p;
   walk(
-    p.planes!,
     p,
+    [first, first + cells],
     (column, pixel) => columns![column] = pixel < 0 ? 0 : x![pixel]!,
   );
 }
@@ -50,8 +51,11 @@ export function col2imRef(
   [columns, x]: readonly Float64Array[],
   p: Params,
 ): void {
-  x!.fill(0, 0, p.count);
-  walk(p.planes!, p, (column, pixel) => {
+  const { plane = 0, count = 0, height = 1, width = 1 } = p;
+  const { outHeight = 1, outWidth = 1 } = p;
+  const start = plane * height * width;
+  x!.fill(0, start, start + count);
+  walk(p, [0, outHeight * outWidth], (column, pixel) => {
     if (pixel >= 0) x![pixel] = x![pixel]! + columns![column]!;
   });
 }

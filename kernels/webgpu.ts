@@ -13,14 +13,19 @@ import {
 import {
   type Backend,
   type Dispatch,
+  expectData,
+  expectReadable,
   type Floats,
   type Kernel,
   type MemoryUse,
   type Recorder,
   sizeOf,
+  type StorageType,
+  storedBytes,
   Tensor,
 } from "./backend.ts";
 import { DeviceLostError, DeviceMemoryError } from "./errors.ts";
+import { checkTensorBytes, Pool } from "./pool.ts";
 
 const UNIFORM_STEP = 256; // minUniformBufferOffsetAlignment's default
 const UNIFORM_SLOTS = 2048;
@@ -36,15 +41,15 @@ export class WebGpu implements Backend {
   readonly adapter: OpenedAdapter;
   /** See `Backend`. */
   tape: Recorder | undefined = undefined;
+  /** See `Backend`. */
+  readonly maxTensorBytes: number;
   /** Aborts when the device is lost. */
   readonly lost: AbortSignal;
   readonly #device: GPUDevice;
   readonly #pipelines = new Map<string, GPUComputePipeline>();
   readonly #groups = new Map<string, GPUBindGroup>();
-  readonly #ids = new WeakMap<GPUBuffer, number>();
-  #lastId = 0;
   readonly #layouts = new Map<string, GPUBindGroupLayout>();
-  readonly #free = new Map<number, GPUBuffer[]>();
+  readonly #pool: Pool<GPUBuffer>;
   readonly #touched = new Set<GPUBuffer>();
   readonly #uniforms: GPUBuffer;
   readonly #uniformBytes = new ArrayBuffer(UNIFORM_STEP * UNIFORM_SLOTS);
@@ -57,9 +62,6 @@ export class WebGpu implements Backend {
   #checks: Promise<void>[] = [];
   #error: Error | undefined;
   #compileError: Error | undefined;
-  #live = 0;
-  #peak = 0;
-  #pooled = 0;
 
   private constructor(adapter: OpenedAdapter, device: GPUDevice) {
     this.adapter = adapter;
@@ -68,6 +70,21 @@ export class WebGpu implements Backend {
     this.description = `${
       description || name || vendor
     } (${adapter.choice}, ${adapter.runtime})`;
+    const { maxStorageBufferBindingSize, maxBufferSize } = device.limits;
+    this.maxTensorBytes = Math.min(maxStorageBufferBindingSize, maxBufferSize);
+    this.#pool = new Pool({
+      create: (size) =>
+        device.createBuffer({
+          size,
+          usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC |
+            GPUBufferUsage.COPY_DST,
+        }),
+      destroy: (buffer) => buffer.destroy(),
+      beforeTrim: () => {
+        this.flush();
+        this.#groups.clear(); // they hold on to the buffers
+      },
+    });
     this.#uniforms = device.createBuffer({
       label: "params",
       size: this.#uniformBytes.byteLength,
@@ -103,38 +120,26 @@ export class WebGpu implements Backend {
 
   /** See `Backend`. */
   get memory(): MemoryUse {
+    const { live, peak, reserved, peakReserved } = this.#pool;
     return {
-      liveBytes: this.#live,
-      peakBytes: this.#peak,
-      reservedBytes: this.#live + this.#pooled,
+      liveBytes: live,
+      peakBytes: peak,
+      reservedBytes: reserved,
+      peakReservedBytes: peakReserved,
     };
   }
 
   /** See `Backend`. */
   resetPeak(): void {
-    this.#peak = this.#live;
+    this.#pool.resetPeak();
   }
 
   /** See `Backend`. */
-  alloc(shape: readonly number[]): Tensor {
-    const size = Math.max(256, Math.ceil(sizeOf(shape) * 4 / 256) * 256);
-    const limit = Math.min(
-      this.#device.limits.maxStorageBufferBindingSize,
-      this.#device.limits.maxBufferSize,
-    );
-    if (size > limit) {
-      throw new DeviceMemoryError(
-        `Cannot make tensor [${shape}]: one tensor must fit the adapter's binding limit of ${limit} bytes: current size is ${size}`,
-      );
-    }
-    const buffer = this.#reuse(size) ?? this.#device.createBuffer({
-      size,
-      usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC |
-        GPUBufferUsage.COPY_DST,
-    });
-    this.#live += size;
-    this.#peak = Math.max(this.#peak, this.#live);
-    return new Tensor(this, [...shape], buffer, size);
+  alloc(shape: readonly number[], type: StorageType = "f32"): Tensor {
+    const size = storedBytes(shape, type);
+    checkTensorBytes(shape, size, this.maxTensorBytes);
+    const { buffer, bytes } = this.#pool.take(size);
+    return new Tensor(this, [...shape], buffer, bytes, type);
   }
 
   /** See `Backend`. */
@@ -156,20 +161,31 @@ export class WebGpu implements Backend {
 
   /** See `Backend`. */
   write(tensor: Tensor, data: Floats): void {
-    if (data.length !== tensor.size) {
-      throw new RangeError(
-        `Cannot write [${tensor.shape}]: data must hold ${tensor.size} numbers: current ${data.length}`,
-      );
-    }
-    if (data.length === 0) return; // Deno's writeBuffer panics
+    expectData(tensor, data.length, "f32");
+    this.#put(
+      tensor,
+      data instanceof Float32Array ? data : new Float32Array(data),
+    );
+  }
+
+  /** See `Backend`. */
+  writeHalf(tensor: Tensor, bits: Uint16Array): void {
+    expectData(tensor, bits.length, "f16");
+    const even = bits.length % 2 === 0;
+    const padded = even ? bits : new Uint16Array(bits.length + 1);
+    if (!even) padded.set(bits); // queues take multiples of 4 bytes
+    this.#put(tensor, padded);
+  }
+
+  #put(tensor: Tensor, bytes: Float32Array | Uint16Array): void {
+    if (bytes.length === 0) return; // Deno's writeBuffer panics
     const buffer = tensor.storage as GPUBuffer;
     // writeBuffer happens before what is recorded but not submitted.
     if (this.#touched.has(buffer)) this.flush();
-    const bytes = data instanceof Float32Array ? data : new Float32Array(data);
     this.#device.queue.writeBuffer(
       buffer,
       0,
-      bytes as Float32Array<ArrayBuffer>,
+      bytes as Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>,
     );
     this.#written += bytes.byteLength;
     if (this.#written > WRITTEN_BYTES) {
@@ -251,6 +267,7 @@ export class WebGpu implements Backend {
     const offsets: number[] = [];
     let total = 0;
     for (const x of tensors) {
+      expectReadable(x);
       offsets.push(total);
       total += Math.ceil(x.size * 4 / 8) * 8;
     }
@@ -293,22 +310,12 @@ export class WebGpu implements Backend {
 
   /** See `Backend`. */
   trim(): void {
-    this.flush();
-    for (const list of this.#free.values()) {
-      for (const buffer of list) buffer.destroy();
-    }
-    this.#groups.clear(); // they hold on to the buffers
-    this.#free.clear();
-    this.#pooled = 0;
+    this.#pool.trim();
   }
 
   /** See `Backend`. */
   release(storage: unknown, bytes: number): void {
-    this.#live -= bytes;
-    this.#pooled += bytes;
-    const list = this.#free.get(bytes);
-    if (list) list.push(storage as GPUBuffer);
-    else this.#free.set(bytes, [storage as GPUBuffer]);
+    this.#pool.give(storage as GPUBuffer, bytes);
   }
 
   /** Frees the device and all it holds. */
@@ -359,35 +366,13 @@ export class WebGpu implements Backend {
   }
 
   /**
-   * Takes a buffer from the pool: the oldest of its size, so that equal steps get equal buffers
-   * whatever came before them.
-   */
-  #reuse(size: number): GPUBuffer | undefined {
-    const list = this.#free.get(size);
-    if (!list?.length) return undefined;
-    let oldest = 0;
-    for (let i = 1; i < list.length; i++) {
-      if (this.#id(list[i]!) < this.#id(list[oldest]!)) oldest = i;
-    }
-    this.#pooled -= size;
-    return list.splice(oldest, 1)[0];
-  }
-
-  /** Buffers are numbered in the order in which they are first seen. */
-  #id(buffer: GPUBuffer): number {
-    let id = this.#ids.get(buffer);
-    if (id === undefined) this.#ids.set(buffer, id = ++this.#lastId);
-    return id;
-  }
-
-  /**
    * The bind group of these buffers, made once: the pool hands out the same buffers step after step.
    * A group that is made anew for each dispatch lives until the garbage collector runs, which does
    * not see what it costs; on lavapipe that is a memory mapping, and a process has 65,530.
    */
   #group(bindings: string, buffers: readonly GPUBuffer[]): GPUBindGroup {
     let key = bindings;
-    for (const buffer of buffers) key += ` ${this.#id(buffer)}`;
+    for (const buffer of buffers) key += ` ${this.#pool.id(buffer)}`;
     let group = this.#groups.get(key);
     if (!group) {
       const entries: GPUBindGroupEntry[] = buffers.map((buffer, binding) => ({

@@ -1,10 +1,12 @@
 // winograd_input: V[z,c,t] = (B^T d B)[z], d the 4x4 patch of tile t, which starts at (2 ty - 1, 2 tx - 1)
 //   B^T = [[1,0,-1,0],[0,1,1,0],[0,-1,1,0],[0,1,0,-1]]; outside the image is 0; t = (b, ty, tx)
 // FLIP stores row z where the transform of the flipped kernel has it (0 and 3 change places), so that
-// the same U serves the vjp.
+// the same U serves the vjp. Only tiles first to first + tiles of the image are transformed.
 override WG: u32 = 64u;
 override FLIP: bool = false;
-struct Params { count: u32, channels: u32, height: u32, width: u32, rows: u32, columns: u32, tiles: u32 }
+struct Params {
+  count: u32, channels: u32, height: u32, width: u32, rows: u32, columns: u32, tiles: u32, first: u32,
+}
 @group(0) @binding(0) var<storage, read> x: array<f32>; // [batch, channels, height, width]
 @group(0) @binding(1) var<storage, read_write> v: array<f32>; // [16, channels, tiles]
 @group(0) @binding(2) var<uniform> p: Params;
@@ -35,7 +37,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   let i = id.y * grid.x * WG + id.x; // c * tiles + t
   if (i >= p.count) { return; }
   let c = i / p.tiles;
-  let t = i % p.tiles;
+  let t = p.first + i % p.tiles;
   let perImage = p.rows * p.columns;
   let base = (t / perImage * p.channels + c) * p.height * p.width;
   let y0 = i32(t % perImage / p.columns * 2u) - 1;

@@ -1,15 +1,17 @@
 // winograd_output: the 2x2 outputs of a tile are A^T m A, A^T = [[1,1,1,0],[0,1,-1,-1]],
 // plus bias[o], plus shift[b,o], plus residual, where asked for. FLIP: m is stored as winograd_input says.
+// m holds slice channels from firstChannel, and tiles from first.
 override WG: u32 = 64u;
 override FLIP: bool = false;
 override BIAS: bool = false;
 override SHIFT: bool = false;
 override RESIDUAL: bool = false;
 struct Params {
-  count: u32, channels: u32, height: u32, width: u32, rows: u32, columns: u32, tiles: u32,
+  count: u32, channels: u32, height: u32, width: u32, rows: u32, columns: u32, tiles: u32, first: u32,
+  slice: u32, firstChannel: u32,
   shiftStride: u32, // channels, or 0 for one shift shared by the batch
 }
-@group(0) @binding(0) var<storage, read> m: array<f32>; // [16, channels, tiles]
+@group(0) @binding(0) var<storage, read> m: array<f32>; // [16, slice, tiles]
 @group(0) @binding(1) var<storage, read> bias: array<f32>; // [channels]
 @group(0) @binding(2) var<storage, read> shift: array<f32>; // [batch or 1, channels]
 @group(0) @binding(3) var<storage, read> residual: array<f32>; // like out
@@ -18,7 +20,7 @@ struct Params {
 
 fn line(row: u32, i: u32) -> vec2f {
   let z = select(row, select(row, 3u - row, row == 0u || row == 3u), FLIP) * 4u;
-  let plane = p.channels * p.tiles;
+  let plane = p.slice * p.tiles;
   let a = m[select(z, z + 3u, FLIP) * plane + i];
   let b = m[(z + 1u) * plane + i];
   let c = m[(z + 2u) * plane + i];
@@ -34,10 +36,10 @@ fn put(base: u32, y: u32, x: u32, value: f32) {
 
 @compute @workgroup_size(WG)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
-  let i = id.y * grid.x * WG + id.x; // o * tiles + t
+  let i = id.y * grid.x * WG + id.x; // (o - firstChannel) * tiles + t - first
   if (i >= p.count) { return; }
-  let o = i / p.tiles;
-  let t = i % p.tiles;
+  let o = p.firstChannel + i / p.tiles;
+  let t = p.first + i % p.tiles;
   let perImage = p.rows * p.columns;
   let b = t / perImage;
   let m0 = line(0u, i);

@@ -41,11 +41,12 @@ function sandwich(
 /** `U = G w G^T`; bindings weight, u. */
 export function winogradWeightRef(
   [weight, u]: readonly Float64Array[],
-  { count = 0 }: Params,
+  { count = 0, width = 1, stride = 1, first = 0 }: Params,
 ): void {
   const out = new Float64Array(16);
   for (let i = 0; i < count; i++) {
-    sandwich(G, weight!.subarray(9 * i, 9 * i + 9), 3, out);
+    const at = 9 * (first + Math.floor(i / width) * stride + i % width);
+    sandwich(G, weight!.subarray(at, at + 9), 3, out);
     for (let z = 0; z < 16; z++) u![z * count + i] = out[z]!;
   }
 }
@@ -64,13 +65,14 @@ export function winogradInputRef(
     rows = 1,
     columns = 1,
     tiles = 1,
+    first = 0,
   } = p;
   const patch = new Float64Array(16);
   const out = new Float64Array(16);
   const plane = channels * tiles | 0;
   for (let i = 0; i < count; i++) {
     const c = Math.floor(i / tiles);
-    const t = i % tiles;
+    const t = first + i % tiles;
     const base = (Math.floor(t / (rows * columns)) * channels + c) * height *
       width;
     const y0 = Math.floor(t % (rows * columns) / columns) * 2 - 1;
@@ -111,14 +113,17 @@ export function winogradOutputRef(
     rows = 1,
     columns = 1,
     tiles = 1,
+    first = 0,
+    slice = 1,
+    firstChannel = 0,
     shiftStride = 0,
   } = p;
   const values = new Float64Array(16);
   const square = new Float64Array(4);
-  const plane = channels * tiles | 0;
+  const plane = slice * tiles | 0;
   for (let i = 0; i < count; i++) {
-    const o = Math.floor(i / tiles);
-    const t = i % tiles;
+    const o = firstChannel + Math.floor(i / tiles);
+    const t = first + i % tiles;
     const b = Math.floor(t / (rows * columns));
     for (let z = 0; z < 16; z++) {
       const at = flags.FLIP ? FLIPPED[z >> 2]! * 4 + FLIPPED[z & 3]! : z;

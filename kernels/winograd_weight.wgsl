@@ -1,18 +1,30 @@
-// winograd_weight: U[z,o,i] = (G w G^T)[z], w = weight[o,i] 3x3, z = 4 row + column
+// winograd_weight: U[z,o,c] = (G w G^T)[z], w = weight[o0 + o, c0 + c] 3x3, z = 4 row + column
 // G = [[1,0,0],[1/2,1/2,1/2],[1/2,-1/2,1/2],[0,0,1]] (Lavin and Gray 2016, F(2x2,3x3))
 override WG: u32 = 64u;
-struct Params { count: u32 } // out channels * in channels
-@group(0) @binding(0) var<storage, read> weight: array<f32>; // [count, 9]
+override HALF: bool = false; // weight holds f16, two to a word
+struct Params {
+  count: u32, // of 3x3 kernels
+  width: u32, // input channels of u
+  stride: u32, // input channels of weight
+  first: u32, // o0 * stride + c0
+}
+@group(0) @binding(0) var<storage, read> weight: array<u32>; // [out, in, 9], f32 by its bits or pairs of f16
 @group(0) @binding(1) var<storage, read_write> u: array<f32>; // [16, count]
 @group(0) @binding(2) var<uniform> p: Params;
+
+fn tap(i: u32) -> f32 {
+  if (HALF) { return unpack2x16float(weight[i >> 1u] >> ((i & 1u) * 16u)).x; }
+  return bitcast<f32>(weight[i]);
+}
 
 @compute @workgroup_size(WG)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
   let i = id.y * grid.x * WG + id.x;
   if (i >= p.count) { return; }
-  let r0 = vec3f(weight[9u * i], weight[9u * i + 1u], weight[9u * i + 2u]);
-  let r1 = vec3f(weight[9u * i + 3u], weight[9u * i + 4u], weight[9u * i + 5u]);
-  let r2 = vec3f(weight[9u * i + 6u], weight[9u * i + 7u], weight[9u * i + 8u]);
+  let w = 9u * (p.first + i / p.width * p.stride + i % p.width);
+  let r0 = vec3f(tap(w), tap(w + 1u), tap(w + 2u));
+  let r1 = vec3f(tap(w + 3u), tap(w + 4u), tap(w + 5u));
+  let r2 = vec3f(tap(w + 6u), tap(w + 7u), tap(w + 8u));
   put(i, 0u, r0);
   put(i, 4u, 0.5 * (r0 + r1 + r2));
   put(i, 8u, 0.5 * (r0 - r1 + r2));

@@ -6,6 +6,7 @@ import { geglu } from "../kernels/geglu.ts";
 import { groupNorm } from "../kernels/group_norm.ts";
 import { layerNorm } from "../kernels/layer_norm.ts";
 import { linear } from "../kernels/linear.ts";
+import { recompute } from "../kernels/recompute.ts";
 import { upsampleNearest } from "../kernels/upsample.ts";
 import type { Affine, Layer, Parameters } from "./parameters.ts";
 
@@ -15,6 +16,11 @@ export interface ProbeHooks {
   readonly probe?: (site: string) => readonly number[] | undefined;
   /** Their log-probabilities `[batch, heads, keys, cells]`; the receiver disposes them. */
   readonly onProbe?: (site: string, logProbs: Tensor) => void;
+  /**
+   * Which transformer blocks, named like `mid_block.attentions.0.transformer_blocks.0.`, keep only
+   * their input on a tape and are run again on the way back.
+   */
+  readonly recompute?: ((block: string) => boolean) | undefined;
 }
 
 /** Frees `x` and returns what `f` made of it. */
@@ -236,6 +242,32 @@ export function transformerBlock(
   return linear(gated, b.shrink.weight, { bias: b.shrink.bias, residual: x2 });
 }
 
+/** `transformerBlock` that keeps its input alone on a tape; its probes are results like any other. */
+function thriftyBlock(
+  b: TransformerBlock,
+  x: Tensor,
+  text: Tensor,
+  site: string,
+  hooks: ProbeHooks,
+): Tensor {
+  const { probe } = hooks;
+  const names: string[] = [];
+  const [y, ...probes] = recompute([x], () => {
+    const found: Tensor[] = [];
+    names.length = 0;
+    const out = transformerBlock(b, x, text, site, {
+      ...probe ? { probe } : {},
+      onProbe: (name, logProbs) => {
+        names.push(name);
+        found.push(logProbs);
+      },
+    });
+    return [out, ...found];
+  });
+  probes.forEach((logProbs, i) => hooks.onProbe?.(names[i]!, logProbs));
+  return y!;
+}
+
 /** GroupNorm, projection, transformer blocks, projection, plus the input. */
 export interface Transformer {
   /** GroupNorm groups. */
@@ -286,14 +318,11 @@ export function transformer(
   t.blocks.forEach((block, i) => {
     hidden = into(
       hidden,
-      (h) =>
-        transformerBlock(
-          block,
-          h,
-          text,
-          `${site}transformer_blocks.${i}.`,
-          hooks,
-        ),
+      (h) => {
+        const name = `${site}transformer_blocks.${i}.`;
+        const run = hooks.recompute?.(name) ? thriftyBlock : transformerBlock;
+        return run(block, h, text, name, hooks);
+      },
     );
   });
   using last = hidden;

@@ -1,19 +1,49 @@
 /** Named weights of a checkpoint -> tensors on a backend: every name used once, every shape checked. */
-import { type Backend, sizeOf, type Tensor } from "../kernels/backend.ts";
+import {
+  type Backend,
+  sizeOf,
+  type StorageType,
+  storedBytes,
+  type Tensor,
+} from "../kernels/backend.ts";
 import { winogradWeight } from "../kernels/conv.ts";
+import { toHalves } from "../kernels/half.ts";
 import { WeightsError } from "../weights/errors.ts";
 
 /** Where weights come from: a component of a checkpoint, or anything like it. */
 export interface WeightSource {
   /** For messages. */
   readonly name: string;
-  /** Names and shapes. */
-  readonly tensors: ReadonlyMap<string, { readonly shape: readonly number[] }>;
+  /** Names, shapes and, where `readBytes` is there, types as safetensors names them. */
+  readonly tensors: ReadonlyMap<
+    string,
+    { readonly shape: readonly number[]; readonly dtype?: string }
+  >;
   /** The numbers of one tensor as float32. */
   read(
     name: string,
     options?: { signal?: AbortSignal | undefined },
   ): Promise<Float32Array>;
+  /** Its bytes, little-endian: F16 goes to the device as it is. */
+  readBytes?(
+    name: string,
+    options?: { signal?: AbortSignal | undefined },
+  ): Promise<Uint8Array<ArrayBuffer>>;
+  /** Where nothing is to be read: told of every tensor that a network asks for, instead of a look-up. */
+  readonly collect?: (name: string, shape: readonly number[]) => void;
+}
+
+/** How weights are loaded; for all networks. */
+export interface LoadOptions {
+  /**
+   * How matrices and kernels are stored on the device: `f32`, or `f16` in half the bytes. Numbers of an
+   * F16 checkpoint are the same in both. Default f32.
+   */
+  readonly storage?: StorageType | undefined;
+  /** Cancels. */
+  readonly signal?: AbortSignal | undefined;
+  /** Called after each tensor. */
+  readonly onTensor?: ((done: number, total: number) => void) | undefined;
 }
 
 /** A weight and a bias of as many numbers as there are channels. */
@@ -26,7 +56,7 @@ export interface Affine {
 
 /** A linear layer or a convolution. */
 export interface Layer {
-  /** `[out, in]`, or for 3x3 convolutions with stride 1 `[16, out, in]`. */
+  /** `[out, in]`; 3x3 convolutions `[out, in, 3, 3]`, or with stride 1 in Winograd form `[16, out, in]`. */
   readonly weight: Tensor;
   /** `[out]`. */
   readonly bias: Tensor | undefined;
@@ -35,7 +65,8 @@ export interface Layer {
 interface Wanted {
   readonly name: string;
   readonly shape: readonly number[];
-  readonly tensor: Tensor;
+  /** One, or the rows in parts. */
+  readonly tensors: readonly Tensor[];
   readonly winograd: boolean;
 }
 
@@ -49,6 +80,7 @@ export class Parameters implements Disposable {
   /** Where the tensors live. */
   readonly backend: Backend;
   readonly #source: WeightSource;
+  readonly #storage: StorageType;
   readonly #wanted: Wanted[] = [];
   readonly #known = new Set<string>();
 
@@ -57,10 +89,16 @@ export class Parameters implements Disposable {
    *
    * @param backend Where the tensors go.
    * @param source The checkpoint.
+   * @param storage Of matrices and kernels.
    */
-  constructor(backend: Backend, source: WeightSource) {
+  constructor(
+    backend: Backend,
+    source: WeightSource,
+    storage: StorageType = "f32",
+  ) {
     this.backend = backend;
     this.#source = source;
+    this.#storage = storage;
   }
 
   /** Whether the checkpoint holds a tensor. */
@@ -85,10 +123,29 @@ export class Parameters implements Disposable {
    * @throws {WeightsError} If it is not there or has another shape.
    */
   tensor(name: string, shape: readonly number[]): Tensor {
-    this.#check(name, shape);
-    const tensor = this.backend.alloc(shape);
-    this.#wanted.push({ name, shape, tensor, winograd: false });
-    return tensor;
+    return this.#want(name, shape, "f32");
+  }
+
+  /** A matrix or kernel, stored as the whole network is. */
+  matrix(name: string, shape: readonly number[]): Tensor {
+    return this.#want(name, shape, this.#storage);
+  }
+
+  /**
+   * A table `[rows, channels]`, in parts of some rows each where it is more than the adapter can bind.
+   */
+  rows(name: string, [rows, channels]: readonly [number, number]): Tensor[] {
+    this.#check(name, [rows, channels]);
+    const perRow = storedBytes([1, channels], this.#storage);
+    const most = Math.max(1, Math.floor(this.backend.maxTensorBytes / perRow));
+    const tensors: Tensor[] = [];
+    for (let first = 0; first < rows; first += most) {
+      const shape = [Math.min(most, rows - first), channels];
+      tensors.push(this.backend.alloc(shape, this.#storage));
+    }
+    const winograd = false;
+    this.#wanted.push({ name, shape: [rows, channels], tensors, winograd });
+    return tensors;
   }
 
   /** `name.weight` and `name.bias`, both `[channels]`. */
@@ -102,7 +159,7 @@ export class Parameters implements Disposable {
   /** A linear layer or 1x1 convolution `[out, in]`. */
   linear(name: string, out: number, channels: number, bias = true): Layer {
     return {
-      weight: this.tensor(`${name}.weight`, [out, channels]),
+      weight: this.matrix(`${name}.weight`, [out, channels]),
       bias: bias ? this.tensor(`${name}.bias`, [out]) : undefined,
     };
   }
@@ -110,22 +167,22 @@ export class Parameters implements Disposable {
   /** A convolution `[out, in, 3, 3]`, kept as it is. */
   conv(name: string, out: number, channels: number): Layer {
     return {
-      weight: this.tensor(`${name}.weight`, [out, channels, 3, 3]),
+      weight: this.matrix(`${name}.weight`, [out, channels, 3, 3]),
       bias: this.tensor(`${name}.bias`, [out]),
     };
   }
 
-  /** A 3x3 convolution with stride 1, kept in Winograd form. */
+  /**
+   * A 3x3 convolution with stride 1: in Winograd form, which is faster and 16/9 as large; as it is
+   * where weights are stored as f16, or where the adapter could not bind the Winograd form.
+   */
   conv3x3(name: string, out: number, channels: number): Layer {
     const shape = [out, channels, 3, 3];
-    this.#check(`${name}.weight`, shape);
-    const weight = this.backend.alloc([16, out, channels]);
-    this.#wanted.push({
-      name: `${name}.weight`,
-      shape,
-      tensor: weight,
-      winograd: true,
-    });
+    const form = [16, out, channels];
+    const weight = this.#storage === "f32" &&
+        storedBytes(form, "f32") <= this.backend.maxTensorBytes
+      ? this.#want(`${name}.weight`, shape, "f32", form)
+      : this.matrix(`${name}.weight`, shape);
     return { weight, bias: this.tensor(`${name}.bias`, [out]) };
   }
 
@@ -134,12 +191,9 @@ export class Parameters implements Disposable {
    *
    * @throws {WeightsError} If the checkpoint holds a tensor that nobody asked for, or bad numbers.
    */
-  async load(
-    options: {
-      signal?: AbortSignal | undefined;
-      onTensor?: (done: number, total: number) => void;
-    } = {},
-  ): Promise<void> {
+  async load(options: LoadOptions = {}): Promise<void> {
+    const { signal } = options;
+    if (this.#source.collect) return;
     const extra = [...this.#source.tensors.keys()].filter((name) =>
       !this.#known.has(name)
     );
@@ -150,33 +204,102 @@ export class Parameters implements Disposable {
         }`,
       );
     }
+    if (this.backend.kind === "plan") return;
     let done = 0;
-    for (const { name, shape, tensor, winograd } of this.#wanted) {
-      options.signal?.throwIfAborted();
-      const data = await this.#source.read(name, { signal: options.signal });
-      for (let i = 0; i < data.length; i++) {
-        if (!Number.isFinite(data[i])) {
-          throw new WeightsError(
-            `Cannot load ${this.#source.name}: tensor ${name} must be finite: current value ${i} is ${
-              data[i]
-            }`,
-          );
-        }
-      }
-      if (winograd) {
-        using raw = this.backend.upload(data, shape);
-        winogradWeight(raw, tensor);
-      } else this.backend.write(tensor, data);
+    for (const wanted of this.#wanted) {
+      signal?.throwIfAborted();
+      if (wanted.tensors[0]!.type === "f16") {
+        await this.#loadHalf(wanted, options);
+      } else await this.#loadFloats(wanted, options);
       options.onTensor?.(++done, this.#wanted.length);
+    }
+  }
+
+  async #loadFloats(
+    { name, shape, tensors, winograd }: Wanted,
+    { signal }: LoadOptions,
+  ): Promise<void> {
+    const data = await this.#source.read(name, { signal });
+    checkFinite(data, `${this.#source.name}: tensor ${name}`);
+    if (winograd) {
+      using raw = this.backend.upload(data, shape);
+      winogradWeight(raw, tensors[0]!);
+      return;
+    }
+    let first = 0;
+    for (const tensor of tensors) {
+      this.backend.write(tensor, data.subarray(first, first += tensor.size));
+    }
+  }
+
+  async #loadHalf(
+    { name, tensors }: Wanted,
+    { signal }: LoadOptions,
+  ): Promise<void> {
+    const what = `${this.#source.name}: tensor ${name}`;
+    const { dtype } = this.#source.tensors.get(name)!;
+    let bits: Uint16Array;
+    if (dtype === "F16" && this.#source.readBytes) {
+      bits = new Uint16Array(
+        (await this.#source.readBytes(name, { signal })).buffer,
+      );
+      if (!allFinite(bits)) {
+        // Rare: read again as numbers, to say which.
+        checkFinite(await this.#source.read(name, { signal }), what);
+      }
+    } else {
+      const data = await this.#source.read(name, { signal });
+      checkFinite(data, what);
+      bits = toHalves(data);
+      const at = allFinite(bits)
+        ? -1
+        : bits.findIndex((x) => (x & 0x7c00) === 0x7c00);
+      if (at >= 0) {
+        throw new WeightsError(
+          `Cannot load ${what} must fit f16, at most 65504: current value ${at} is ${
+            data[at]
+          }; load with float32 weights`,
+        );
+      }
+    }
+    let first = 0;
+    for (const tensor of tensors) {
+      this.backend.writeHalf(
+        tensor,
+        bits.subarray(first, first += tensor.size),
+      );
     }
   }
 
   /** Frees every tensor. */
   [Symbol.dispose](): void {
-    for (const { tensor } of this.#wanted.splice(0)) tensor.dispose();
+    for (const { tensors } of this.#wanted.splice(0)) {
+      for (const tensor of tensors) tensor.dispose();
+    }
+  }
+
+  #want(
+    name: string,
+    shape: readonly number[],
+    type: StorageType,
+    winograd?: readonly number[],
+  ): Tensor {
+    this.#check(name, shape);
+    const tensor = this.backend.alloc(winograd ?? shape, type);
+    this.#wanted.push({
+      name,
+      shape,
+      tensors: [tensor],
+      winograd: winograd !== undefined,
+    });
+    return tensor;
   }
 
   #check(name: string, shape: readonly number[]): void {
+    if (this.#source.collect) {
+      this.#source.collect(name, shape);
+      return;
+    }
     const found = this.#source.tensors.get(name);
     if (!found) {
       throw new WeightsError(
@@ -200,4 +323,26 @@ export class Parameters implements Disposable {
     }
     this.#known.add(name);
   }
+}
+
+function checkFinite(data: Float32Array, what: string): void {
+  for (let i = 0; i < data.length; i++) {
+    if (!Number.isFinite(data[i])) {
+      throw new WeightsError(
+        `Cannot load ${what} must be finite: current value ${i} is ${data[i]}`,
+      );
+    }
+  }
+}
+
+/** Whether no half is infinite or NaN: none has an exponent of all ones. Two at a time. */
+function allFinite(bits: Uint16Array): boolean {
+  const pairs = new Uint32Array(bits.buffer, bits.byteOffset, bits.length >> 1);
+  let found = 0;
+  for (let i = 0; i < pairs.length; i++) {
+    // All ones plus one carries into the place of the sign, which the mask has cleared.
+    found |= (pairs[i]! & 0x7c007c00) + 0x04000400;
+  }
+  const last = bits.length % 2 ? bits[bits.length - 1]! : 0;
+  return (found & 0x80008000) === 0 && (last & 0x7c00) !== 0x7c00;
 }

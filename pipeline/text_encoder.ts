@@ -10,6 +10,7 @@ import { readConfig } from "./config.ts";
 import {
   type Affine,
   type Layer,
+  type LoadOptions,
   Parameters,
   type WeightSource,
 } from "./parameters.ts";
@@ -82,8 +83,8 @@ export interface TextEncoder extends Disposable {
   readonly backend: Backend;
   /** Its sizes. */
   readonly config: TextConfig;
-  /** Token embedding, `[vocabulary, channels]`. */
-  readonly tokens: Tensor;
+  /** Token embedding, `[vocabulary, channels]`, in parts of some rows where an adapter needs that. */
+  readonly tokens: readonly Tensor[];
   /** Position embedding, `[length, channels]`. */
   readonly positions: Tensor;
   /** The layers in order. */
@@ -98,14 +99,11 @@ export interface TextEncoder extends Disposable {
 export async function loadTextEncoder(
   backend: Backend,
   source: WeightSource & { readonly config: Readonly<Record<string, unknown>> },
-  options: {
-    signal?: AbortSignal | undefined;
-    onTensor?: (done: number, total: number) => void;
-  } = {},
+  options: LoadOptions = {},
 ): Promise<TextEncoder> {
   const config = textConfig(source.config, source.name);
   const { channels, inner, vocabulary, length } = config;
-  const p = new Parameters(backend, source);
+  const p = new Parameters(backend, source, options.storage);
   try {
     const layer = (name: string): TextLayer => ({
       norm1: p.affine(`${name}.layer_norm1`, channels),
@@ -120,7 +118,7 @@ export async function loadTextEncoder(
     const encoder = {
       backend,
       config,
-      tokens: p.tensor("text_model.embeddings.token_embedding.weight", [
+      tokens: p.rows("text_model.embeddings.token_embedding.weight", [
         vocabulary,
         channels,
       ]),
@@ -134,7 +132,7 @@ export async function loadTextEncoder(
       ),
       norm: p.affine("text_model.final_layer_norm", channels),
       projection: p.has("text_projection.weight")
-        ? p.tensor("text_projection.weight", [config.projection, channels])
+        ? p.matrix("text_projection.weight", [config.projection, channels])
         : undefined,
       [Symbol.dispose]: () => p[Symbol.dispose](),
     };

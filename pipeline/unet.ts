@@ -25,6 +25,7 @@ import {
 import {
   type Affine,
   type Layer,
+  type LoadOptions,
   Parameters,
   type WeightSource,
 } from "./parameters.ts";
@@ -226,13 +227,10 @@ export function attentionSites(config: UnetConfig): AttentionSite[] {
 export async function loadUnet(
   backend: Backend,
   source: WeightSource & { readonly config: Readonly<Record<string, unknown>> },
-  options: {
-    signal?: AbortSignal | undefined;
-    onTensor?: (done: number, total: number) => void;
-  } = {},
+  options: LoadOptions = {},
 ): Promise<Unet> {
   const config = unetConfig(source.config, source.name);
-  const p = new Parameters(backend, source);
+  const p = new Parameters(backend, source, options.storage);
   try {
     const unet = {
       ...build(p, config),

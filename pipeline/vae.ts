@@ -18,6 +18,7 @@ import { readConfig } from "./config.ts";
 import {
   type Affine,
   type Layer,
+  type LoadOptions,
   Parameters,
   type WeightSource,
 } from "./parameters.ts";
@@ -112,14 +113,10 @@ const EPS = 1e-6;
 export async function loadVae(
   backend: Backend,
   source: WeightSource & { readonly config: Readonly<Record<string, unknown>> },
-  options: {
-    encoder?: boolean;
-    signal?: AbortSignal | undefined;
-    onTensor?: (done: number, total: number) => void;
-  } = {},
+  options: LoadOptions & { readonly encoder?: boolean } = {},
 ): Promise<Vae> {
   const config = vaeConfig(source.config, source.name);
-  const p = new Parameters(backend, source);
+  const p = new Parameters(backend, source, options.storage);
   try {
     const { latentChannels } = config;
     let encoder: Coder | undefined;

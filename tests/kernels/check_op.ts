@@ -12,6 +12,7 @@ import {
   type Tensor,
 } from "../../kernels/backend.ts";
 import { Cpu } from "../../kernels/cpu.ts";
+import { halfToNumber, toHalves } from "../../kernels/half.ts";
 import { Tape } from "../../kernels/tape.ts";
 import { testBackend } from "../backend.ts";
 import { assertClose, type Bounds, rand } from "../compare.ts";
@@ -20,6 +21,8 @@ import { assertClose, type Bounds, rand } from "../compare.ts";
 export interface Input {
   readonly data: Floats;
   readonly shape: readonly number[];
+  /** Stored as f16; the numbers must be exact in it. */
+  readonly half?: boolean;
 }
 
 /** What is run. */
@@ -62,6 +65,26 @@ export function input(
 ): Input {
   const data = rand(seed, sizeOf(shape), scale);
   return { data: mean ? data.map((x) => x + mean) : data, shape };
+}
+
+/** Data that f16 holds exactly, stored as f16: what is compared is then the same as for f32. */
+export function halfInput(
+  seed: number,
+  shape: readonly number[],
+  scale = 1,
+): Input {
+  const data = Float32Array.from(
+    toHalves(rand(seed, sizeOf(shape), scale)),
+    halfToNumber,
+  );
+  return { data, shape, half: true };
+}
+
+function upload(backend: Backend, { data, shape, half }: Input): Tensor {
+  if (!half) return backend.upload(data, shape);
+  const x = backend.alloc(shape, "f16");
+  backend.writeHalf(x, toHalves(Float32Array.from(data)));
+  return x;
 }
 
 /** Checks an op on the configured backend. */
@@ -124,9 +147,7 @@ function bounds(
 export async function runOp(backend: Backend, op: Op): Promise<Result> {
   const before = backend.memory.liveBytes;
   const wrt = op.wrt ?? [];
-  const inputs = op.inputs.map(({ data, shape }) =>
-    backend.upload(data, shape)
-  );
+  const inputs = op.inputs.map((x) => upload(backend, x));
   const leaves = wrt.map((i) => inputs[i]!);
   using tape = new Tape(backend, leaves);
   const outputs = tape.run(() => op.forward(...inputs));
@@ -179,8 +200,8 @@ function checkNumeric(
   grads: readonly Floats[],
 ): void {
   const loss = (data: readonly Floats[]): number => {
-    const inputs = op.inputs.map(({ shape }, i) =>
-      backend.upload(data[i]!, shape)
+    const inputs = op.inputs.map((x, i) =>
+      upload(backend, { ...x, data: data[i]! })
     );
     const outputs = op.forward(...inputs);
     const values = outputs.map((y) => y.storage as Float64Array);

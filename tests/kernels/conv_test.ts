@@ -4,7 +4,7 @@ import { conv, conv3x3, winogradWeight } from "../../kernels/conv.ts";
 import type { Tensor } from "../../kernels/backend.ts";
 import { testBackend } from "../backend.ts";
 import { sumBound, U } from "../compare.ts";
-import { checkOp, type Input, input } from "./check_op.ts";
+import { checkOp, halfInput, type Input, input } from "./check_op.ts";
 
 /** Direct convolution in float64: the sum as it is written. */
 function direct(
@@ -64,12 +64,16 @@ interface Conv3x3Case {
   readonly bias?: boolean;
   readonly residual?: boolean;
   readonly numeric?: boolean;
+  /** The weight as it is, f32 or f16, instead of its Winograd form. */
+  readonly raw?: "f32" | "f16";
+  readonly workBytes?: number;
 }
 
 async function checkConv3x3(c: Conv3x3Case): Promise<void> {
   const { x: [batch, channels, height, width], out, numeric = true } = c;
   const x = input(1, c.x);
-  const weight = input(2, [out, channels, 3, 3]);
+  const shape = [out, channels, 3, 3];
+  const weight = c.raw === "f16" ? halfInput(2, shape) : input(2, shape);
   const bias = c.bias ? input(3, [out]) : undefined;
   const shift = c.shift && input(4, [c.shift === "shared" ? 1 : batch, out]);
   const residual = c.residual && input(5, [batch, out, height, width]);
@@ -90,15 +94,17 @@ async function checkConv3x3(c: Conv3x3Case): Promise<void> {
     wrt,
     held,
     forward: (...all) => {
-      const u = winogradWeight(all[1]!);
+      const u = c.raw ? all[1]!.retain() : winogradWeight(all[1]!);
       held.push(u);
+      const { workBytes } = c;
       return [
         conv3x3(all[0]!, u, {
           bias: all[atBias],
           shift: all[atShift],
           residual: all[atResidual],
+          ...workBytes ? { workBytes } : {},
         }),
-        u.retain(),
+        ...c.raw ? [] : [u.retain()],
       ];
     },
     seeded: [0],
@@ -129,6 +135,27 @@ async function checkConv3x3(c: Conv3x3Case): Promise<void> {
     },
   });
 }
+
+test("conv3x3() takes weights as they are, f32 and f16", async () => {
+  const base = { x: [2, 3, 5, 4], out: 4 } as const;
+  for (const raw of ["f32", "f16"] as const) {
+    await checkConv3x3({ ...base, raw });
+    await checkConv3x3({ ...base, raw, bias: true, shift: "batch" });
+    await checkConv3x3({ ...base, raw, x: [1, 3, 5, 5], out: 5 }); // odd halves
+  }
+});
+
+test("conv3x3() gives the same in pieces", async () => {
+  // 12 tiles of 9 channels, 10 outputs: pieces of 4 tiles and of 4 outputs, the last ones shorter.
+  const base = { x: [2, 9, 4, 5], out: 10, workBytes: 1024 } as const;
+  await checkConv3x3({ ...base });
+  for (const raw of ["f32", "f16"] as const) {
+    await checkConv3x3({ ...base, raw });
+    const all = { bias: true, shift: "batch", residual: true } as const;
+    await checkConv3x3({ ...base, raw, ...all });
+    await checkConv3x3({ ...base, raw, ...all, workBytes: 5000 });
+  }
+});
 
 test("conv3x3() matches a direct convolution for odd and even sizes", async () => {
   for (
@@ -186,12 +213,15 @@ interface ConvCase {
   readonly padding?: readonly [number, number, number, number];
   readonly bias?: boolean;
   readonly numeric?: boolean;
+  readonly half?: boolean;
+  readonly workBytes?: number;
 }
 
 async function checkConv(c: ConvCase): Promise<void> {
   const { x: [, channels], out, kernel, stride, padding, numeric = true } = c;
   const x = input(1, c.x);
-  const weight = input(2, [out, channels, kernel, kernel]);
+  const { half, workBytes } = c;
+  const weight = (half ? halfInput : input)(2, [out, channels, kernel, kernel]);
   const bias = input(3, [out]);
   let shape: readonly number[] = [];
   await checkOp(`conv ${JSON.stringify(c)}`, {
@@ -203,6 +233,7 @@ async function checkConv(c: ConvCase): Promise<void> {
         bias: c.bias ? bias : undefined,
         ...stride ? { stride } : {},
         ...padding ? { padding } : {},
+        ...workBytes ? { workBytes } : {},
       });
       shape = y.shape;
       return [y];
@@ -244,6 +275,22 @@ test("conv() matches a direct convolution with stride and padding", async () => 
   await checkConv({ x: [1, 1, 1, 1], out: 1, kernel: 3, padding: symmetric });
 });
 
+test("conv() gives the same in pieces, and with f16 weights", async () => {
+  const base = {
+    x: [2, 7, 7, 9],
+    out: 4,
+    kernel: 3,
+    stride: 2,
+    padding: [1, 1, 1, 1],
+  } as const;
+  // 20 output cells of 63 numbers, 7 channels: pieces of 4 or 8 of each.
+  for (const workBytes of [1100, 2100]) {
+    for (const half of [false, true]) {
+      await checkConv({ ...base, workBytes, half });
+    }
+  }
+});
+
 test("conv() matches a direct convolution at sizes of the networks", async () => {
   const base = { bias: true, numeric: false, kernel: 3, stride: 2 };
   await checkConv({
@@ -274,7 +321,9 @@ test("conv() and conv3x3() refuse tensors that do not fit", async () => {
       assert.throws(run, { name: "RangeError", message });
     refused(() => winogradWeight(two), /must hold 18 numbers/);
     refused(() => conv3x3(flat, u), /x must be \[batch, channels, height/);
-    refused(() => conv3x3(x, weight), /must hold/);
+    using narrow = backend.alloc([3, 1, 3, 3]);
+    refused(() => conv3x3(x, narrow), /must hold 54 numbers/);
+    conv3x3(x, weight).dispose();
     refused(() => conv3x3(x, u, { bias: two }), /must hold 3 numbers/);
     refused(() => conv3x3(x, u, { shift: two }), /must hold 3 numbers/);
     refused(() => conv3x3(x, u, { residual: x }), /must hold 48 numbers/);

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { gemm, type GemmOptions } from "../../kernels/gemm.ts";
 import { testBackend } from "../backend.ts";
 import { sumBound } from "../compare.ts";
-import { checkOp, type Input, input } from "./check_op.ts";
+import { checkOp, halfInput, type Input, input } from "./check_op.ts";
 
 interface Case {
   readonly size: readonly [M: number, N: number, K: number];
@@ -19,6 +19,8 @@ interface Case {
   readonly residual?: boolean;
   readonly accumulate?: boolean;
   readonly variant?: "auto" | "any" | "vec4";
+  /** A stored as f16. */
+  readonly half?: boolean;
 }
 
 interface Place {
@@ -48,11 +50,12 @@ async function checkGemm(c: Case): Promise<void> {
   const { size: [M, N, K], batch = 1, alpha = 1, pad = 0, shared = false } = c;
   const { a = "row", b = "row", variant = "auto" } = c;
   const common = { batch, pad, shared: false };
-  const [inA, pa] = place(1, {
+  const [f32A, pa] = place(1, {
     ...common,
     lines: a === "row" ? M : K,
     length: a === "row" ? K : M,
   });
+  const inA = c.half ? halfInput(1, f32A.shape) : f32A;
   const [inB, pb] = place(2, {
     ...common,
     shared,
@@ -176,6 +179,17 @@ for (const variant of ["any", "vec4"] as const) {
   });
 }
 
+test("gemm() takes A in f16, by rows and by columns", async () => {
+  for (const variant of ["any", "vec4"] as const) {
+    for (const a of ["row", "column"] as const) {
+      const base = { half: true, variant, a } as const;
+      await checkGemm({ ...base, size: [37, 12, 19] });
+      await checkGemm({ ...base, size: [35, 72, 9], batch: 3, pad: 4 });
+    }
+  }
+  await checkGemm({ half: true, size: [320, 256, 320] });
+});
+
 test("gemm() takes a product per head of a batch", async () => {
   await checkGemm({ size: [77, 64, 40], batch: 16, a: "column", alpha: 0.25 });
 });
@@ -224,6 +238,11 @@ test("gemm() refuses empty sizes and matrices that do not fit", async () => {
     refused(
       () => gemm([3, 3, 4], a, b, c, { b: "column", variant: "vec4" }),
       /multiples of 4/,
+    );
+    using half = backend.alloc([3, 4], "f16");
+    assert.throws(
+      () => gemm([3, 3, 4], a, { ...b, tensor: half }, c, { b: "column" }),
+      { name: "TypeError", message: /only A may be stored as f16/ },
     );
     gemm([3, 3, 4], a, b, c, { b: "column" }); // the control
     const [zeros] = await backend.read([y]);

@@ -1,0 +1,136 @@
+/**
+ * The `plan` backend: nothing is computed, only counted. A network that runs on it takes and frees the
+ * buffers that it would on a device, by the same pool, so its peak is known before a byte is loaded.
+ */
+import {
+  type Backend,
+  type Dispatch,
+  expectData,
+  type Floats,
+  type Kernel,
+  type MemoryUse,
+  type Recorder,
+  sizeOf,
+  type StorageType,
+  storedBytes,
+  Tensor,
+} from "./backend.ts";
+import { checkTensorBytes, Pool } from "./pool.ts";
+
+/** Counts bytes and work. */
+export class Plan implements Backend {
+  /** See `Backend`. */
+  readonly kind = "plan";
+  /** See `Backend`. */
+  readonly description = "plan (nothing is computed)";
+  /** See `Backend`. */
+  readonly maxTensorBytes: number;
+  /** See `Backend`. */
+  tape: Recorder | undefined = undefined;
+  #flops = 0;
+  #dispatches = 0;
+  #largest = 0;
+  readonly #pool = new Pool<object>({
+    create: () => ({}),
+    destroy: () => {},
+    beforeTrim: () => {},
+  });
+
+  /** @param maxTensorBytes The adapter's binding limit: what exceeds it is an error, as on a device. */
+  constructor(maxTensorBytes = Infinity) {
+    this.maxTensorBytes = maxTensorBytes;
+  }
+
+  /** Floating-point operations of the matrix products so far: two per multiplication. */
+  get flops(): number {
+    return this.#flops;
+  }
+
+  /** Kernel runs so far. */
+  get dispatches(): number {
+    return this.#dispatches;
+  }
+
+  /** Bytes of the largest tensor so far. */
+  get largestTensorBytes(): number {
+    return this.#largest;
+  }
+
+  /** See `Backend`. */
+  get memory(): MemoryUse {
+    const { live, peak, reserved, peakReserved } = this.#pool;
+    return {
+      liveBytes: live,
+      peakBytes: peak,
+      reservedBytes: reserved,
+      peakReservedBytes: peakReserved,
+    };
+  }
+
+  /** See `Backend`. */
+  resetPeak(): void {
+    this.#pool.resetPeak();
+  }
+
+  /** See `Backend`. */
+  alloc(shape: readonly number[], type: StorageType = "f32"): Tensor {
+    const size = storedBytes(shape, type);
+    checkTensorBytes(shape, size, this.maxTensorBytes);
+    this.#largest = Math.max(this.#largest, size);
+    const { buffer, bytes } = this.#pool.take(size);
+    return new Tensor(this, [...shape], buffer, bytes, type);
+  }
+
+  /** See `Backend`. */
+  upload(data: Floats | readonly number[], shape: readonly number[]): Tensor {
+    const tensor = this.alloc(shape);
+    expectData(tensor, data.length, "f32");
+    return tensor;
+  }
+
+  /** See `Backend`. */
+  write(tensor: Tensor, data: Floats): void {
+    expectData(tensor, data.length, "f32");
+  }
+
+  /** See `Backend`. */
+  writeHalf(tensor: Tensor, bits: Uint16Array): void {
+    expectData(tensor, bits.length, "f16");
+  }
+
+  /** See `Backend`. */
+  dispatch(kernel: Kernel, { params }: Dispatch): void {
+    this.#dispatches++;
+    const { M, N, K, Z = 1 } = params;
+    if (kernel.name.startsWith("gemm")) this.#flops += 2 * M! * N! * K! * Z;
+  }
+
+  /** See `Backend`. */
+  flush(): void {}
+
+  /** Zeros. */
+  read(
+    tensors: readonly Tensor[],
+    options: { signal?: AbortSignal | undefined } = {},
+  ): Promise<Floats[]> {
+    options.signal?.throwIfAborted();
+    return Promise.resolve(
+      tensors.map((x) => new Float32Array(sizeOf(x.shape))),
+    );
+  }
+
+  /** See `Backend`. */
+  trim(): void {
+    this.#pool.trim();
+  }
+
+  /** See `Backend`. */
+  release(storage: unknown, bytes: number): void {
+    this.#pool.give(storage as object, bytes);
+  }
+
+  /** Frees everything. */
+  [Symbol.dispose](): void {
+    this.trim();
+  }
+}

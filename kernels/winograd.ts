@@ -1,0 +1,178 @@
+/**
+ * 3x3 convolutions with stride 1 by Winograd F(2x2, 3x3): transform the input's tiles, one batched
+ * matrix product, transform back. In pieces, so that what lies between stays small: tiles of the
+ * image, and output channels where the weights are transformed on the way.
+ *
+ * @see Lavin and Gray 2016, arXiv:1509.09308.
+ */
+import inputWgsl from "./winograd_input.wgsl" with { type: "text" };
+import outputWgsl from "./winograd_output.wgsl" with { type: "text" };
+import weightWgsl from "./winograd_weight.wgsl" with { type: "text" };
+import { elementGroups, type Kernel, type Tensor } from "./backend.ts";
+import { gemm } from "./gemm.ts";
+import {
+  winogradInputRef,
+  winogradOutputRef,
+  winogradWeightRef,
+} from "./winograd_ref.ts";
+
+const TILES = [
+  "count",
+  "channels",
+  "height",
+  "width",
+  "rows",
+  "columns",
+  "tiles",
+  "first",
+];
+const WEIGHT: Kernel = {
+  name: "winograd_weight",
+  wgsl: weightWgsl,
+  bindings: "rw",
+  params: ["count", "width", "stride", "first"],
+  ref: winogradWeightRef,
+};
+const INPUT: Kernel = {
+  name: "winograd_input",
+  wgsl: inputWgsl,
+  bindings: "rw",
+  params: TILES,
+  ref: winogradInputRef,
+};
+const OUTPUT: Kernel = {
+  name: "winograd_output",
+  wgsl: outputWgsl,
+  bindings: "rrrrw",
+  params: [...TILES, "slice", "firstChannel", "shiftStride"],
+  ref: winogradOutputRef,
+};
+
+/** Transformed tiles before and after the product stay below this. */
+const WORK_BYTES = 64 * 2 ** 20;
+
+/** What is added to the result, and how it is cut. */
+export interface WinogradOptions {
+  /** `[to]`. */
+  readonly bias?: Tensor | undefined;
+  /** `[batch or 1, to]`. */
+  readonly shift?: Tensor | undefined;
+  /** Like the result. */
+  readonly residual?: Tensor | undefined;
+  /** Most bytes of transformed tiles held at once, and twice those of weights; to test the cutting. */
+  readonly workBytes?: number | undefined;
+}
+
+/** Part of a 3x3 kernel `[out, in, 3, 3]`: all of it, or some output or input channels. */
+export interface KernelPart {
+  /** First output channel. */
+  readonly out: number;
+  /** Number of output channels. */
+  readonly outs: number;
+  /** First input channel. */
+  readonly channel: number;
+  /** Number of input channels. */
+  readonly channels: number;
+}
+
+/** Transforms a part of `weight` `[out, in, 3, 3]` into `u` `[16, part.outs, part.channels]`. */
+export function transformWeight(
+  weight: Tensor,
+  u: Tensor,
+  { out, outs, channel, channels }: KernelPart,
+): void {
+  const stride = weight.shape[1]!;
+  const count = outs * channels;
+  weight.backend.dispatch(WEIGHT, {
+    bind: [weight, u],
+    params: { count, width: channels, stride, first: out * stride + channel },
+    constants: { HALF: Number(weight.type === "f16") },
+    groups: elementGroups(count),
+  });
+}
+
+/**
+ * The convolution, or with `flip` its transpose, which is one with the flipped kernel.
+ *
+ * @param x `[batch, from, height, width]`.
+ * @param weight `[16, out, in]`, or `[out, in, 3, 3]`, which is transformed piece by piece.
+ * @param channels From how many to how many; with `flip` from `out` to `in`.
+ * @returns `[batch, to, height, width]`.
+ */
+export function winograd(
+  x: Tensor,
+  weight: Tensor,
+  [from, to]: readonly [number, number],
+  flip: boolean,
+  options: WinogradOptions,
+): Tensor {
+  const { bias, shift, residual, workBytes = WORK_BYTES } = options;
+  const [batch = 0, , height = 0, width = 0] = x.shape;
+  const backend = x.backend;
+  const rows = Math.ceil(height / 2), columns = Math.ceil(width / 2);
+  const all = batch * rows * columns;
+  const raw = weight.shape.length === 4;
+  const slice = raw ? atMost(workBytes / 2 / (64 * from), to) : to;
+  const chunk = atMost(workBytes / (64 * (from + slice)), all);
+  const y = backend.alloc([batch, to, height, width]);
+  for (let channel = 0; channel < to; channel += slice) {
+    const here = Math.min(slice, to - channel);
+    // The transposed product reads U by columns.
+    const lines = flip ? here : from;
+    using u = raw
+      ? backend.alloc([16, flip ? from : here, lines])
+      : weight.retain();
+    if (raw) {
+      transformWeight(
+        weight,
+        u,
+        flip
+          ? { out: 0, outs: from, channel, channels: here }
+          : { out: channel, outs: here, channel: 0, channels: from },
+      );
+    }
+    for (let first = 0; first < all; first += chunk) {
+      const tiles = Math.min(chunk, all - first);
+      const size = { height, width, rows, columns, tiles, first };
+      using v = backend.alloc([16, from, tiles]);
+      backend.dispatch(INPUT, {
+        bind: [x, v],
+        params: { ...size, count: from * tiles, channels: from },
+        constants: { FLIP: Number(flip) },
+        groups: elementGroups(from * tiles),
+      });
+      using m = backend.alloc([16, here, tiles]);
+      gemm(
+        [here, tiles, from],
+        { tensor: u, stride: lines, batchStride: from * here },
+        { tensor: v, stride: tiles, batchStride: from * tiles },
+        { tensor: m, stride: tiles, batchStride: here * tiles },
+        { batch: 16, a: flip ? "column" : "row" },
+      );
+      backend.dispatch(OUTPUT, {
+        bind: [m, bias ?? m, shift ?? m, residual ?? m, y],
+        params: {
+          ...size,
+          count: here * tiles,
+          channels: to,
+          slice: here,
+          firstChannel: channel,
+          shiftStride: shift && shift.shape[0] !== 1 ? to : 0,
+        },
+        constants: {
+          FLIP: Number(flip),
+          BIAS: Number(!!bias),
+          SHIFT: Number(!!shift),
+          RESIDUAL: Number(!!residual),
+        },
+        groups: elementGroups(here * tiles),
+      });
+    }
+  }
+  return y;
+}
+
+/** How many of `all` are done at once: a multiple of 4, so that matrix products may use vec4, or all. */
+export function atMost(count: number, all: number): number {
+  return Math.min(all, Math.max(4, Math.floor(count / 4) * 4));
+}

@@ -1,0 +1,112 @@
+/**
+ * What saves memory must not change numbers: f16 weights of an F16 checkpoint, raw convolution weights,
+ * blocks that are run again; and a plan must foretell what a device then takes.
+ */
+import { strict as assert } from "node:assert";
+import { test } from "node:test";
+import type { Backend, Floats, StorageType } from "../../kernels/backend.ts";
+import { Plan } from "../../kernels/plan.ts";
+import { WebGpu } from "../../kernels/webgpu.ts";
+import { ENERGY_DEFAULTS, LayoutEnergy } from "../../pipeline/energy.ts";
+import { guidedSites } from "../../pipeline/guidance/winwinlay.ts";
+import { attentionSites, loadUnet } from "../../pipeline/unet.ts";
+import { energyGradient } from "../../pipeline/unet_grad.ts";
+import { BACKEND, DEVICE, testBackend } from "../backend.ts";
+import { compare, rand } from "../compare.ts";
+import { tinyUnet } from "./tiny_unet.ts";
+
+interface Run {
+  readonly storage?: StorageType;
+  readonly recompute?: boolean;
+  /** Every cross-attention site instead of middle and first up block. */
+  readonly all?: boolean;
+}
+
+/** Prediction and gradient of one guided pass of the tiny UNet, whose weights are exact in f16. */
+async function guidedPass(
+  backend: Backend,
+  { storage = "f32", recompute = false, all = false }: Run,
+): Promise<{ output: Floats; grad: Floats }> {
+  const source = await tinyUnet();
+  try {
+    using unet = await loadUnet(backend, source, { storage });
+    backend.trim(); // what loading needed
+    const ids = all
+      ? attentionSites(unet.config).filter((s) => s.kind === "cross")
+        .map((s) => s.id)
+      : guidedSites(unet.config, "middle_and_first_up");
+    using z = backend.upload(rand(1, 4 * 8 * 10), [1, 4, 8, 10]);
+    using text = backend.upload(rand(2, 40 * 11), [1, 40, 11]);
+    using energy = new LayoutEnergy(
+      backend,
+      [
+        { name: "a", tokens: [2], boxes: [[0.06, 0.19, 0.56, 0.81]] },
+        { name: "b", tokens: [5, 6], boxes: [[0.5, 0.4, 0.95, 0.95]] },
+      ],
+      ids.length,
+      [80, 64],
+      ENERGY_DEFAULTS,
+    );
+    backend.resetPeak();
+    const pass = await energyGradient(unet, z, 621, text, {
+      energy,
+      sites: new Set(ids),
+      rho: 2,
+      recompute,
+    });
+    const [output, grad] = await backend.read([pass.output, pass.grad]);
+    for (const x of [pass.output, pass.grad, ...pass.terms]) x.dispose();
+    return { output: output!, grad: grad! };
+  } finally {
+    await source.close();
+  }
+}
+
+test("f16 storage gives the very numbers of f32 where the weights are f16", async () => {
+  const backend = await testBackend();
+  const full = await guidedPass(backend, {});
+  const half = await guidedPass(backend, { storage: "f16" });
+  assert.ok(full.output.some((x) => Math.abs(x) > 0.1));
+  assert.ok(full.grad.some((x) => x !== 0));
+  assert.deepEqual(half, full);
+});
+
+test("recompute gives the gradient of a tape that keeps everything", async () => {
+  const backend = await testBackend();
+  for (const all of [false, true]) {
+    const kept = await guidedPass(backend, { all });
+    const again = await guidedPass(backend, { all, recompute: true });
+    assert.deepEqual(again.output, kept.output);
+    // Gradients on one value may be added in another order.
+    const { relL2 } = compare(again.grad, kept.grad);
+    assert.ok(relL2 < (backend.kind === "cpu" ? 1e-14 : 1e-6), `${relL2}`);
+  }
+});
+
+test("recompute and f16 need less memory, by the plan", async () => {
+  const peak = async (run: Run): Promise<number> => {
+    using plan = new Plan();
+    await guidedPass(plan, run);
+    return plan.memory.peakBytes;
+  };
+  const all = true;
+  const full = await peak({ all });
+  const again = await peak({ all, recompute: true });
+  const half = await peak({ all, recompute: true, storage: "f16" });
+  assert.ok(again < 0.9 * full, `${again} of ${full}`);
+  assert.ok(half < 0.8 * again, `${half} of ${again}`);
+});
+
+if (BACKEND === "webgpu") {
+  test("a plan of a guided pass takes the bytes of the pass", async () => {
+    for (
+      const run of [{}, { storage: "f16", recompute: true }] satisfies Run[]
+    ) {
+      using own = await WebGpu.open({ device: DEVICE });
+      using plan = new Plan(own.maxTensorBytes);
+      await guidedPass(own, run);
+      await guidedPass(plan, run);
+      assert.deepEqual(own.memory, plan.memory);
+    }
+  });
+}
