@@ -7,7 +7,7 @@ import {
   type Tensor,
 } from "../kernels/backend.ts";
 import { winogradWeight } from "../kernels/conv.ts";
-import { toHalves } from "../kernels/half.ts";
+import { halfToNumber, toHalves } from "../kernels/half.ts";
 import { WeightsError } from "../weights/errors.ts";
 
 /** Where weights come from: a component of a checkpoint, or anything like it. */
@@ -205,69 +205,61 @@ export class Parameters implements Disposable {
       );
     }
     if (this.backend.kind === "plan") return;
-    let done = 0;
-    for (const wanted of this.#wanted) {
+    // The next tensor is read while this one is checked and written.
+    let next = this.#read(0, signal);
+    for (let i = 0; i < this.#wanted.length; i++) {
       signal?.throwIfAborted();
-      if (wanted.tensors[0]!.type === "f16") {
-        await this.#loadHalf(wanted, options);
-      } else await this.#loadFloats(wanted, options);
-      options.onTensor?.(++done, this.#wanted.length);
+      const data = await next;
+      next = this.#read(i + 1, signal);
+      this.#fill(this.#wanted[i]!, data);
+      options.onTensor?.(i + 1, this.#wanted.length);
     }
   }
 
-  async #loadFloats(
+  /** Numbers of one wanted tensor: f16 bits where they go to the device as they are. */
+  #read(
+    index: number,
+    signal: AbortSignal | undefined,
+  ): Promise<Float32Array | Uint16Array | undefined> {
+    const wanted = this.#wanted[index];
+    if (!wanted) return Promise.resolve(undefined);
+    const { name, tensors } = wanted;
+    const source = this.#source;
+    const bits = tensors[0]!.type === "f16" && source.readBytes &&
+      source.tensors.get(name)!.dtype === "F16";
+    const data = bits
+      ? source.readBytes!(name, { signal }).then(({ buffer }) =>
+        new Uint16Array(buffer)
+      )
+      : source.read(name, { signal });
+    data.catch(() => {}); // its error is thrown when it is waited for, if it ever is
+    return data;
+  }
+
+  #fill(
     { name, shape, tensors, winograd }: Wanted,
-    { signal }: LoadOptions,
-  ): Promise<void> {
-    const data = await this.#source.read(name, { signal });
-    checkFinite(data, `${this.#source.name}: tensor ${name}`);
+    data: Float32Array | Uint16Array | undefined,
+  ): void {
+    const what = `Cannot load ${this.#source.name}: tensor ${name}`;
+    if (data instanceof Uint16Array) {
+      checkHalves(data, what);
+    } else checkFloats(data!, what);
     if (winograd) {
-      using raw = this.backend.upload(data, shape);
+      using raw = this.backend.upload(data as Float32Array, shape);
       winogradWeight(raw, tensors[0]!);
       return;
     }
     let first = 0;
     for (const tensor of tensors) {
-      this.backend.write(tensor, data.subarray(first, first += tensor.size));
-    }
-  }
-
-  async #loadHalf(
-    { name, tensors }: Wanted,
-    { signal }: LoadOptions,
-  ): Promise<void> {
-    const what = `${this.#source.name}: tensor ${name}`;
-    const { dtype } = this.#source.tensors.get(name)!;
-    let bits: Uint16Array;
-    if (dtype === "F16" && this.#source.readBytes) {
-      bits = new Uint16Array(
-        (await this.#source.readBytes(name, { signal })).buffer,
-      );
-      if (!allFinite(bits)) {
-        // Rare: read again as numbers, to say which.
-        checkFinite(await this.#source.read(name, { signal }), what);
-      }
-    } else {
-      const data = await this.#source.read(name, { signal });
-      checkFinite(data, what);
-      bits = toHalves(data);
-      const at = allFinite(bits)
-        ? -1
-        : bits.findIndex((x) => (x & 0x7c00) === 0x7c00);
-      if (at >= 0) {
-        throw new WeightsError(
-          `Cannot load ${what} must fit f16, at most 65504: current value ${at} is ${
-            data[at]
-          }; load with float32 weights`,
+      const part = data!.subarray(first, first += tensor.size);
+      if (tensor.type === "f32") {
+        this.backend.write(tensor, part as Float32Array);
+      } else {
+        this.backend.writeHalf(
+          tensor,
+          part instanceof Uint16Array ? part : narrow(part, what),
         );
       }
-    }
-    let first = 0;
-    for (const tensor of tensors) {
-      this.backend.writeHalf(
-        tensor,
-        bits.subarray(first, first += tensor.size),
-      );
     }
   }
 
@@ -325,24 +317,49 @@ export class Parameters implements Disposable {
   }
 }
 
-function checkFinite(data: Float32Array, what: string): void {
+function checkFloats(data: Float32Array, what: string): void {
   for (let i = 0; i < data.length; i++) {
-    if (!Number.isFinite(data[i])) {
-      throw new WeightsError(
-        `Cannot load ${what} must be finite: current value ${i} is ${data[i]}`,
-      );
-    }
+    if (!Number.isFinite(data[i])) throw notFinite(what, i, data[i]!);
   }
+}
+
+function checkHalves(bits: Uint16Array, what: string): void {
+  if (allFinite(bits)) return;
+  const at = bits.findIndex((x) => (x & 0x7c00) === 0x7c00);
+  throw notFinite(what, at, halfToNumber(bits[at]!));
+}
+
+function notFinite(what: string, at: number, value: number): WeightsError {
+  return new WeightsError(
+    `${what} must be finite: current value ${at} is ${value}`,
+  );
+}
+
+/** Float32 to f16, nearest. What f16 cannot hold is an error, not an infinity. */
+function narrow(data: Float32Array, what: string): Uint16Array {
+  const bits = toHalves(data);
+  if (!allFinite(bits)) {
+    const at = bits.findIndex((x) => (x & 0x7c00) === 0x7c00);
+    throw new WeightsError(
+      `${what} must fit f16, at most 65504: current value ${at} is ${
+        data[at]
+      }; keep weights in f32`,
+    );
+  }
+  return bits;
 }
 
 /** Whether no half is infinite or NaN: none has an exponent of all ones. Two at a time. */
 function allFinite(bits: Uint16Array): boolean {
-  const pairs = new Uint32Array(bits.buffer, bits.byteOffset, bits.length >> 1);
+  const even = bits.byteOffset % 4 === 0;
+  const pairs = even
+    ? new Uint32Array(bits.buffer, bits.byteOffset, bits.length >> 1)
+    : new Uint32Array(0);
   let found = 0;
   for (let i = 0; i < pairs.length; i++) {
     // All ones plus one carries into the place of the sign, which the mask has cleared.
     found |= (pairs[i]! & 0x7c007c00) + 0x04000400;
   }
-  const last = bits.length % 2 ? bits[bits.length - 1]! : 0;
-  return (found & 0x80008000) === 0 && (last & 0x7c00) !== 0x7c00;
+  if (found & 0x80008000) return false;
+  return bits.subarray(2 * pairs.length).every((x) => (x & 0x7c00) !== 0x7c00);
 }
