@@ -30,12 +30,20 @@ export {
   type CheckedRequest,
   checkForModel,
   describeModel,
+  memoryLimits,
   Model,
   type ModelFacts,
   open,
   openBackend,
   type OpenOptions,
+  planMemory,
 } from "./pipeline/model.ts";
+export {
+  type MemoryChoice,
+  type MemoryEstimate,
+  type MemoryLimits,
+  type PlannedModel,
+} from "./pipeline/memory.ts";
 export {
   decodeLatent,
   generate,
@@ -45,7 +53,11 @@ export {
   matchRegions,
   metadata,
   type Networks,
+  paint,
+  type PhaseMemory,
+  promptOf,
   REQUEST_KEY,
+  type RunMemory,
   type StepInfo,
 } from "./pipeline/generate.ts";
 export {
@@ -122,17 +134,37 @@ export {
 } from "./pipeline/sampler.ts";
 export {
   alphasCumprod,
-  ddim,
   type Prediction,
   type ScheduleConfig,
   scheduleConfig,
-  type Scheduler,
   type Spacing,
+} from "./pipeline/schedule_config.ts";
+export {
+  ddim,
+  dpmSolver,
+  euler,
+  eulerAncestral,
+  makeScheduler,
+  type Scheduler,
+  SCHEDULER_TITLES,
+  type SchedulerName,
+  SCHEDULERS,
+  type SchedulerStep,
 } from "./pipeline/scheduler.ts";
 
 // Networks
 export {
+  type AddedChannels,
+  type Conditioning,
+  encodePrompt,
+  type MicroConditioning,
+  type PromptOptions,
+  type TextStage,
+} from "./pipeline/conditioning.ts";
+export {
+  encodePenultimate,
   encodeText,
+  endOfText,
   loadTextEncoder,
   type TextConfig,
   textConfig,
@@ -173,7 +205,12 @@ export type {
   Transformer,
   TransformerBlock,
 } from "./pipeline/blocks.ts";
-export type { Affine, Layer, WeightSource } from "./pipeline/parameters.ts";
+export type {
+  Affine,
+  Layer,
+  LoadOptions,
+  WeightSource,
+} from "./pipeline/parameters.ts";
 
 // Pictures
 export {
@@ -226,9 +263,12 @@ export {
   type MemoryUse,
   type Params,
   type Recorder,
+  type StorageType,
   Tensor,
   type Vjp,
 } from "./kernels/backend.ts";
+export { type DeviceMemory, deviceMemory } from "./kernels/device_memory.ts";
+export { Plan } from "./kernels/plan.ts";
 export { Cpu } from "./kernels/cpu.ts";
 export {
   DeviceLostError,

@@ -191,7 +191,7 @@ async function unetPass(
   for (const _ of ["compile", "measure"]) {
     signal.throwIfAborted();
     const start = performance.now();
-    using out = unetForward(unet, z, 500, text);
+    using out = unetForward(unet, z, 500, { states: text });
     eps = (await backend.read([out], { signal }))[0]!;
     seconds = (performance.now() - start) / 1000;
     if (backend.kind === "cpu") break; // nothing to compile

@@ -17,7 +17,7 @@ import { asUsage, type Flags, UsageError } from "./flags.ts";
 import { formatBytes, formatTable, type Io } from "./io.ts";
 import { parseRequest, pngTexts, readInput } from "./request.ts";
 
-const PARTS = ["text_encoder", "unet", "vae"] as const;
+const PARTS = ["text_encoder", "text_encoder_2", "unet", "vae"] as const;
 
 /** Prints one thing as text, or as JSON lines. */
 export async function inspect(flags: Flags, io: Io): Promise<number> {
@@ -98,7 +98,8 @@ async function inspectPrompt(
   json: boolean,
   io: Io,
 ): Promise<void> {
-  const { tokenizer } = await describeModel(model, io);
+  const { tokenizers } = await describeModel(model, io);
+  const tokenizer = tokenizers[0]!;
   const tokens = asUsage(() => tokenizer.encode(prompt));
   const rows = tokenTable(tokens).map((row, i) => ({
     ...row,
@@ -142,6 +143,7 @@ async function inspectFolder(
 ): Promise<void> {
   const json = flags.has("json");
   for (const name of PARTS) {
+    if (name === "text_encoder_2" && folder.index[name] === undefined) continue;
     const part = await folder.component(name, {
       signal: io.signal,
       variant: flags.choice<"fp16">("variant"),

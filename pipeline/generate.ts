@@ -2,18 +2,23 @@
  * request -> picture: prompt -> tokens -> text states -> UNet and maps -> energy -> gradient ->
  * Langevin and DDIM -> VAE -> PNG.
  */
-import type { Backend, Tensor } from "../kernels/backend.ts";
+import type { Backend, Floats, Tensor } from "../kernels/backend.ts";
 import { combine } from "../kernels/combine.ts";
+import {
+  encodePrompt,
+  heldConditioning,
+  type TextStage,
+} from "./conditioning.ts";
 import type { Picture } from "./draw.ts";
 import { ENERGY_DEFAULTS, LayoutEnergy, type Subject } from "./energy.ts";
-import { guidedSites, winwinlay } from "./guidance/winwinlay.ts";
+import { defaultSites, guidedSites, winwinlay } from "./guidance/winwinlay.ts";
 import type { Region } from "./layout.ts";
 import { type NoiseSource, seededNoise } from "./noise.ts";
 import { encodePng } from "./png.ts";
 import type { FullRequest } from "./request.ts";
 import { type InnerReport, sample } from "./sampler.ts";
-import { ddim, type ScheduleConfig } from "./scheduler.ts";
-import { encodeText, type TextEncoder } from "./text_encoder.ts";
+import type { ScheduleConfig } from "./schedule_config.ts";
+import { makeScheduler, SCHEDULER_TITLES } from "./scheduler.ts";
 import {
   matchPhrase,
   type PhraseMatch,
@@ -22,21 +27,22 @@ import {
 import type { Tokenizer } from "./tokenize.ts";
 import type { Unet } from "./unet.ts";
 import { type Vae, vaeDecode } from "./vae.ts";
+import { decodeInTiles } from "./vae_tiles.ts";
 
 /** Everything a checkpoint brings, on a backend. */
 export interface Networks {
   /** Where they live. */
   readonly backend: Backend;
-  /** Text to ids. */
-  readonly tokenizer: Tokenizer;
-  /** Ids to text states. */
-  readonly textEncoder: TextEncoder;
+  /** Text to ids to states: one stage, or SDXL's two. */
+  readonly text: readonly TextStage[];
   /** Predicts noise. */
   readonly unet: Unet;
   /** Latents to pixels. */
   readonly vae: Vae;
   /** Noise schedule and prediction type. */
   readonly schedule: ScheduleConfig;
+  /** Zeros stand for an empty negative prompt, as SDXL's `force_zeros_for_empty_prompt` says. */
+  readonly zeroNegative: boolean;
 }
 
 /** What a step tells while it runs. */
@@ -75,8 +81,32 @@ export interface GenerateReport {
   }[];
   /** Wall clock. */
   readonly seconds: number;
-  /** Most bytes on the device, weights included. */
+  /** Most bytes that the device gave, weights and free buffers included. */
   readonly peakBytes: number;
+  /** The same by phase. */
+  readonly memory: PhaseMemory;
+}
+
+/** Most bytes that a device gave in each phase of a run. */
+export interface PhaseMemory {
+  /** Weights alone, before the first phase. */
+  readonly weights: number;
+  /** Encoding the prompts. */
+  readonly text: number;
+  /** Sampling. */
+  readonly sampling: number;
+  /** Decoding the latent. */
+  readonly decoding: number;
+}
+
+/** How a run trades time for memory. */
+export interface RunMemory {
+  /** See `SampleOptions`. Default true. */
+  readonly together?: boolean;
+  /** See `EnergyRequest`. Default false. */
+  readonly recompute?: boolean;
+  /** Decode in tiles of at most so many latent cells along a side. Default in one piece. */
+  readonly tile?: number | undefined;
 }
 
 /** A picture and all about it. */
@@ -99,30 +129,51 @@ export interface GenerateOptions {
   readonly onStep?: ((info: StepInfo) => void | Promise<void>) | undefined;
   /** Called after each network pass with passes done and passes in all. */
   readonly onPass?: ((done: number, total: number) => void) | undefined;
+  /** How time is traded for memory. `Model.generate` chooses it itself unless it is given. */
+  readonly memory?: RunMemory | undefined;
   /** Noise from outside instead of the seed, to compare with other programs. */
   readonly noise?: NoiseSource | undefined;
 }
 
-/** Finds each region's tokens in a prompt. */
+/**
+ * Finds each region's tokens in a prompt.
+ *
+ * @param tokenizers One, or SDXL's two, which must agree: one position serves the states of both.
+ * @throws {RangeError} If a phrase is not there, was cut off, or lies elsewhere for the second tokenizer.
+ */
 export function matchRegions(
-  tokenizer: Tokenizer,
+  tokenizers: readonly Tokenizer[],
   prompt: string,
   regions: readonly Region[],
+  truncate = false,
 ): PhraseMatch[] {
-  const tokens = tokenizer.encode(prompt);
-  return regions.map((region) => {
-    const selector: PhraseSelector = region.tokens
-      ? { tokens: region.tokens }
-      : region.span
-      ? { span: region.span }
-      : {
-        phrase: region.phrase,
-        ...(region.occurrence === undefined
-          ? {}
-          : { occurrence: region.occurrence }),
-      };
-    return matchPhrase(tokenizer, tokens, prompt, selector);
+  const [matches = [], ...others] = tokenizers.map((tokenizer) => {
+    const tokens = tokenizer.encode(prompt, { truncate });
+    return regions.map((region) =>
+      matchPhrase(tokenizer, tokens, prompt, selectorOf(region))
+    );
   });
+  for (const other of others) {
+    matches.forEach(({ positions, matched }, i) => {
+      if (String(other[i]!.positions) !== String(positions)) {
+        throw new RangeError(
+          `Cannot place ${
+            JSON.stringify(matched)
+          }: both tokenizers of the model must have it at the same positions: current [${positions}] and [${
+            other[i]!.positions
+          }]; "!" and "<|endoftext|>" in a prompt can do that`,
+        );
+      }
+    });
+  }
+  return matches;
+}
+
+function selectorOf(region: Region): PhraseSelector {
+  if (region.tokens) return { tokens: region.tokens };
+  if (region.span) return { span: region.span };
+  const { phrase, occurrence } = region;
+  return { phrase, ...(occurrence === undefined ? {} : { occurrence }) };
 }
 
 /** Runs a checked request. */
@@ -132,18 +183,59 @@ export async function generate(
   notes: readonly string[] = [],
   options: GenerateOptions = {},
 ): Promise<GenerateResult> {
-  const { backend, tokenizer, unet, vae, schedule } = networks;
+  const { picture, report } = await paint(networks, request, options);
+  const png = await encodePng(picture.rgb, picture.width, picture.height, {
+    text: metadata(request),
+  });
+  return { ...picture, png, request, notes, report };
+}
+
+/** `generate` up to the pixels. */
+export async function paint(
+  networks: Networks,
+  request: FullRequest,
+  options: GenerateOptions = {},
+): Promise<{ readonly picture: Picture; readonly report: GenerateReport }> {
+  const { backend, text, unet, vae, schedule } = networks;
   const started = performance.now();
+  const peaks: number[] = [];
+  const nextPhase = (): void => {
+    peaks.push(backend.memory.peakReservedBytes);
+    backend.trim();
+    backend.resetPeak();
+  };
+  backend.trim();
   backend.resetPeak();
+  nextPhase();
 
   // prompt -> tokens -> text states
-  const prompt = request.template.replace("{}", () => request.prompt);
-  const matches = matchRegions(tokenizer, prompt, request.regions);
-  const ids = [prompt, request.negativePrompt].map((text) =>
-    tokenizer.encode(text).ids
+  const prompt = promptOf(request);
+  const { truncate, width, height } = request;
+  const matches = matchRegions(
+    text.map(({ tokenizer }) => tokenizer),
+    prompt,
+    request.regions,
+    truncate,
   );
-  using cond = encodeText(networks.textEncoder, [ids[0]!]);
-  using uncond = encodeText(networks.textEncoder, [ids[1]!]);
+  const encode = (words: string, zeros: boolean) =>
+    heldConditioning(encodePrompt(text, words, {
+      added: unet.config.added,
+      sizes: {
+        originalSize: request.originalSize ?? [width, height],
+        cropTopLeft: request.cropTopLeft ?? [0, 0],
+        targetSize: request.targetSize ?? [width, height],
+      },
+      truncate,
+      zeros,
+    }));
+  const { negativePrompt } = request;
+  using cond = encode(prompt, false);
+  using uncond = encode(
+    negativePrompt,
+    networks.zeroNegative && negativePrompt === "",
+  );
+  backend.flush();
+  nextPhase();
 
   // regions -> energy
   const method = request.guidance.method === "winwinlay"
@@ -151,7 +243,7 @@ export async function generate(
     : undefined;
   const sites = new Set(
     method?.sites(unet.config) ??
-      guidedSites(unet.config, "middle_and_first_up"),
+      guidedSites(unet.config, defaultSites(unet.config)),
   );
   const subjects = request.regions.map((region, i): Subject => ({
     name: region.phrase,
@@ -160,14 +252,17 @@ export async function generate(
     weight: region.weight,
   }));
   using energy = subjects.length
-    ? new LayoutEnergy(backend, subjects, sites.size, [
-      request.width,
-      request.height,
-    ], method?.energy ?? ENERGY_DEFAULTS)
+    ? new LayoutEnergy(
+      backend,
+      subjects,
+      sites.size,
+      [width, height],
+      method?.energy ?? ENERGY_DEFAULTS,
+    )
     : undefined;
 
   // noise -> latent
-  const scheduler = ddim(schedule, request.steps);
+  const scheduler = makeScheduler(request.scheduler, schedule, request.steps);
   const factor = pixelsPerCell(vae);
   const guided = method && energy
     ? Math.min(
@@ -176,6 +271,7 @@ export async function generate(
     )
     : 0;
   const passes = request.steps + guided * (method?.iterations ?? 0);
+  const { memory = {} } = options;
   let done = 0;
   const steps: GenerateReport["steps"][number][] = [];
   using latent = await sample(unet, {
@@ -184,15 +280,12 @@ export async function generate(
     guidanceScale: request.guidanceScale,
     scheduler,
     noise: options.noise ?? seededNoise(backend, request.seed),
-    shape: [
-      1,
-      unet.config.inChannels,
-      request.height / factor,
-      request.width / factor,
-    ],
+    shape: [1, unet.config.inChannels, height / factor, width / factor],
     energy,
     sites,
     method,
+    together: memory.together,
+    recompute: memory.recompute,
     signal: options.signal,
     onPass: () => options.onPass?.(++done, passes),
     onStep: async ({ step, timestep, inner, shares, clean }) => {
@@ -208,25 +301,34 @@ export async function generate(
       });
     },
   });
+  nextPhase();
 
-  // latent -> pixels -> PNG
+  // latent -> pixels
   const picture = await decodeLatent(vae, latent, options);
-  const png = await encodePng(picture.rgb, picture.width, picture.height, {
-    text: metadata(request),
-  });
+  nextPhase();
   const regions = request.regions.map(({ phrase }, i) => ({
     phrase,
     ...matches[i]!,
     share: steps.reduce((sum, s) => sum + s.shares[i]!, 0) / steps.length,
   }));
-  const seconds = (performance.now() - started) / 1000;
+  const [weights = 0, textPeak = 0, sampling = 0, decoding = 0] = peaks;
   return {
-    ...picture,
-    png,
-    request,
-    notes,
-    report: { regions, steps, seconds, peakBytes: backend.memory.peakBytes },
+    picture,
+    report: {
+      regions,
+      steps,
+      seconds: (performance.now() - started) / 1000,
+      peakBytes: Math.max(...peaks),
+      memory: { weights, text: textPeak, sampling, decoding },
+    },
   };
+}
+
+/** The prompt in its template. */
+export function promptOf(
+  { template, prompt }: Pick<FullRequest, "template" | "prompt">,
+): string {
+  return template.replace("{}", () => prompt);
 }
 
 /** Image pixels per latent cell along one side. */
@@ -242,13 +344,17 @@ export function pixelsPerCell(vae: Pick<Vae, "config">): number {
 export async function decodeLatent(
   vae: Vae,
   latent: Tensor,
-  options: { signal?: AbortSignal | undefined } = {},
+  options: Pick<GenerateOptions, "signal" | "memory"> = {},
 ): Promise<Picture> {
-  options.signal?.throwIfAborted();
+  const { signal, memory } = options;
+  signal?.throwIfAborted();
   using scaled = combine(latent, 1 / vae.config.scalingFactor, latent, 0);
-  using image = vaeDecode(vae, scaled);
-  const [, , height = 0, width = 0] = image.shape;
-  const [planes] = await vae.backend.read([image], options);
+  const [height, width] = latent.shape.slice(2).map((n) =>
+    n * pixelsPerCell(vae)
+  ) as [number, number];
+  const planes = memory?.tile === undefined
+    ? await decodeWhole(vae, scaled, { signal })
+    : await decodeInTiles(vae, scaled, memory.tile, { signal });
   const cells = height * width;
   const rgb = new Uint8Array(3 * cells);
   for (let i = 0; i < cells; i++) {
@@ -257,12 +363,21 @@ export async function decodeLatent(
       rgb[3 * i + c] = Math.round(
         Math.min(
           1,
-          Math.max(0, Math.fround(planes![c * cells + i]! * 0.5 + 0.5)),
+          Math.max(0, Math.fround(planes[c * cells + i]! * 0.5 + 0.5)),
         ) * 255,
       );
     }
   }
   return { rgb, width, height };
+}
+
+async function decodeWhole(
+  vae: Vae,
+  scaled: Tensor,
+  options: { readonly signal: AbortSignal | undefined },
+): Promise<Floats> {
+  using image = vaeDecode(vae, scaled);
+  return (await vae.backend.read([image], options))[0]!;
 }
 
 /** The PNG keyword under which the full request is kept as JSON. */
@@ -271,9 +386,7 @@ export const REQUEST_KEY = "winwinlay";
 /** PNG texts: `parameters` as other Stable Diffusion tools write it, and our full request. */
 export function metadata(request: FullRequest): Record<string, string> {
   const {
-    prompt,
     negativePrompt,
-    template,
     steps,
     guidanceScale,
     seed,
@@ -283,7 +396,7 @@ export function metadata(request: FullRequest): Record<string, string> {
   } = request;
   const settings = [
     `Steps: ${steps}`,
-    "Sampler: DDIM",
+    `Sampler: ${SCHEDULER_TITLES[request.scheduler]}`,
     `CFG scale: ${guidanceScale}`,
     `Seed: ${seed}`,
     `Size: ${width}x${height}`,
@@ -292,7 +405,7 @@ export function metadata(request: FullRequest): Record<string, string> {
   ];
   return {
     parameters: [
-      template.replace("{}", () => prompt),
+      promptOf(request),
       ...(negativePrompt ? [`Negative prompt: ${negativePrompt}`] : []),
       settings.join(", "),
     ].join("\n"),

@@ -1,13 +1,22 @@
-/** Opens a checkpoint: the embedded model, a diffusers folder on disk or over http. */
-import type { Backend } from "../kernels/backend.ts";
-import { Cpu } from "../kernels/cpu.ts";
+/** Opens a checkpoint: the embedded model, or a diffusers folder on disk or over http. */
 import type { DeviceChoice } from "../kernels/adapter.ts";
+import type { Backend, StorageType } from "../kernels/backend.ts";
+import { Cpu } from "../kernels/cpu.ts";
+import { deviceMemory } from "../kernels/device_memory.ts";
 import { NoDeviceError } from "../kernels/errors.ts";
+import { Plan } from "../kernels/plan.ts";
 import { WebGpu } from "../kernels/webgpu.ts";
 import { EMBEDDED_MODELS, embeddedModel } from "../weights/embedded.ts";
 import { WeightsError } from "../weights/errors.ts";
-import { type DiffusersFolder, openFolder } from "../weights/folder.ts";
+import {
+  type Component,
+  type ComponentName,
+  type DiffusersFolder,
+  openFolder,
+} from "../weights/folder.ts";
 import { readJsonObject } from "../weights/json_file.ts";
+import type { JsonObject } from "../weights/strict_json.ts";
+import type { TextStage } from "./conditioning.ts";
 import {
   generate,
   type GenerateOptions,
@@ -15,8 +24,18 @@ import {
   matchRegions,
   type Networks,
   pixelsPerCell,
+  promptOf,
 } from "./generate.ts";
 import { guidedSites } from "./guidance/winwinlay.ts";
+import {
+  chooseMemory,
+  limitsOf,
+  type MemoryEstimate,
+  type MemoryLimits,
+  type PlannedModel,
+  planNetworks,
+  storageTypes,
+} from "./memory.ts";
 import type { PhraseMatch } from "./phrase.ts";
 import {
   checkPreset,
@@ -24,9 +43,11 @@ import {
   type FullRequest,
   type GenerateRequest,
   PAPER,
+  type Preset,
   type RequestLimits,
 } from "./request.ts";
-import { type ScheduleConfig, scheduleConfig } from "./scheduler.ts";
+import { type ScheduleConfig, scheduleConfig } from "./schedule_config.ts";
+import type { LoadOptions } from "./parameters.ts";
 import { loadTextEncoder } from "./text_encoder.ts";
 import { Tokenizer } from "./tokenize.ts";
 import { loadUnet, type UnetConfig, unetConfig } from "./unet.ts";
@@ -40,6 +61,13 @@ export interface OpenOptions {
   readonly device?: DeviceChoice | undefined;
   /** Which files of a folder to read. */
   readonly variant?: "fp16" | undefined;
+  /**
+   * How weights are stored on the device: `f32`, `f16` in half the bytes, or `auto`: f16 where the
+   * checkpoint's numbers have 16 bits and it is large, or where f32 does not fit. Default auto.
+   */
+  readonly weights?: "auto" | StorageType | undefined;
+  /** Bytes that may be taken from the device. Default what the system says is left, if it says so. */
+  readonly memoryBytes?: number | undefined;
   /** Load the VAE's encoder too. Default false. */
   readonly encoder?: boolean;
   /** Cancels. */
@@ -99,8 +127,7 @@ export async function open(
 ): Promise<Model> {
   const { signal, variant, onProgress } = options;
   await using folder = await openModelFolder(location, { signal });
-  const facts = await readFacts(folder, location, { signal });
-  const { name, tokenizer, schedule } = facts;
+  const facts = await readFacts(folder, location, { signal, variant });
   const progress = (part: string) => (done: number, total: number): void =>
     onProgress?.(part, done, total);
 
@@ -109,31 +136,46 @@ export async function open(
     ? []
     : [backend];
   try {
-    const part = (kind: "text_encoder" | "unet" | "vae") =>
-      folder.component(kind, { signal, variant });
-    const textEncoder = await loadTextEncoder(
-      backend,
-      await part("text_encoder"),
-      {
-        signal,
-        onTensor: progress("text_encoder"),
-      },
+    const limits = await memoryLimits(backend, options);
+    const { choice } = await planMemory(facts, limits, options);
+    const load = <T extends Disposable>(
+      kind: ComponentName,
+      loader: (
+        backend: Backend,
+        source: Component,
+        options: LoadOptions,
+      ) => Promise<T>,
+    ): Promise<T> =>
+      folder.component(kind, { signal, variant }).then(async (source) => {
+        const loaded = await loader(backend, source, {
+          storage: choice.weights,
+          signal,
+          onTensor: progress(kind),
+        });
+        parts.unshift(loaded);
+        return loaded;
+      });
+    const text: TextStage[] = [];
+    for (const [i, tokenizer] of facts.tokenizers.entries()) {
+      const encoder = i === 0
+        ? await load("text_encoder", loadTextEncoder)
+        : await load(
+          "text_encoder_2",
+          (b, source, o) =>
+            loadTextEncoder(b, source, { ...o, projection: true }),
+        );
+      text.push({ tokenizer, encoder });
+    }
+    const unet = await load("unet", loadUnet);
+    const vae = await load(
+      "vae",
+      (b, source, o) =>
+        loadVae(b, source, { ...o, encoder: options.encoder ?? false }),
     );
-    parts.unshift(textEncoder);
-    const unet = await loadUnet(backend, await part("unet"), {
-      signal,
-      onTensor: progress("unet"),
-    });
-    parts.unshift(unet);
-    const vae = await loadVae(backend, await part("vae"), {
-      signal,
-      encoder: options.encoder ?? false,
-      onTensor: progress("vae"),
-    });
-    parts.unshift(vae);
     backend.trim(); // what loading needed
-    const networks = { backend, tokenizer, textEncoder, unet, vae, schedule };
-    return new Model(name, networks, facts.limits, parts);
+    const { schedule, zeroNegative } = facts;
+    const networks = { backend, text, unet, vae, schedule, zeroNegative };
+    return new Model(facts, networks, choice.weights, limits, parts);
   } catch (error) {
     for (const p of parts) p[Symbol.dispose]();
     throw error;
@@ -141,17 +183,21 @@ export async function open(
 }
 
 /** What a checkpoint says of itself before its weights are read. Made by `describeModel`. */
-export interface ModelFacts {
+export interface ModelFacts extends PlannedModel {
   /** The embedded model's name or the folder's. */
   readonly name: string;
-  /** Its tokenizer. */
-  readonly tokenizer: Tokenizer;
+  /** Its tokenizer; SDXL has two. */
+  readonly tokenizers: readonly Tokenizer[];
   /** Its noise schedule. */
   readonly schedule: ScheduleConfig;
   /** The shape of its UNet. */
   readonly unet: UnetConfig;
   /** What requests are checked against: own size, presets. */
   readonly limits: RequestLimits;
+  /** Zeros stand for an empty negative prompt. */
+  readonly zeroNegative: boolean;
+  /** Bits of the UNet's numbers in its files. */
+  readonly bits: 16 | 32;
 }
 
 /** A checked request. */
@@ -172,7 +218,7 @@ export interface CheckedRequest {
  */
 export async function describeModel(
   location: string | URL = "tiny-scenes",
-  options: { readonly signal?: AbortSignal | undefined } = {},
+  options: Pick<OpenOptions, "signal" | "variant"> = {},
 ): Promise<ModelFacts> {
   await using folder = await openModelFolder(location, options);
   return await readFacts(folder, location, options);
@@ -185,19 +231,82 @@ export async function describeModel(
  */
 export function checkForModel(
   value: unknown,
-  { limits, tokenizer, unet }: Pick<
+  { limits, tokenizers, unet }: Pick<
     ModelFacts,
-    "limits" | "tokenizer" | "unet"
+    "limits" | "tokenizers" | "unet"
   >,
 ): CheckedRequest {
   const checked = checkRequest(value, limits);
-  const { template, prompt, regions, negativePrompt, guidance } =
-    checked.request;
-  tokenizer.encode(negativePrompt);
-  const text = template.replace("{}", () => prompt);
-  const matches = matchRegions(tokenizer, text, regions);
+  const { regions, negativePrompt, guidance, truncate } = checked.request;
+  const notes = [...checked.notes];
+  const text = promptOf(checked.request);
+  for (
+    const [what, words] of [
+      ["prompt", text],
+      ["negative prompt", negativePrompt],
+    ] as const
+  ) {
+    for (const tokenizer of tokenizers) {
+      const { pieces, count } = tokenizer.encode(words, { truncate });
+      const lost = pieces[count];
+      if (lost && tokenizer === tokenizers[0]) {
+        notes.push(
+          `the ${what} was cut to ${count} tokens: ${
+            JSON.stringify(words.slice(lost.start))
+          } fell off`,
+        );
+      }
+    }
+  }
+  const matches = matchRegions(tokenizers, text, regions, truncate);
   if (guidance.method === "winwinlay") guidedSites(unet, guidance.sites);
-  return { ...checked, matches };
+  return { ...checked, notes, matches };
+}
+
+/** What a backend offers, as far as anybody knows. */
+export async function memoryLimits(
+  backend: Backend,
+  { memoryBytes }: Pick<OpenOptions, "memoryBytes"> = {},
+): Promise<MemoryLimits> {
+  // The references keep float64 where they like: their bytes are not planned.
+  if (backend.kind === "cpu" && memoryBytes === undefined) {
+    return { maxTensorBytes: Infinity };
+  }
+  return limitsOf(backend, memoryBytes ?? (await deviceMemory(backend))?.bytes);
+}
+
+/**
+ * How a request is run within a device's memory, before anything is loaded.
+ *
+ * @param request A checked one; left out, a guided picture of the model's own size.
+ * @throws {DeviceMemoryError} If it cannot fit; says what the least is.
+ */
+export async function planMemory(
+  facts: ModelFacts,
+  limits: MemoryLimits,
+  options: Pick<OpenOptions, "weights"> & {
+    readonly request?: FullRequest | undefined;
+  } = {},
+): Promise<MemoryEstimate> {
+  const request = options.request ?? checkRequest({
+    prompt: "x",
+    regions: [{ phrase: "x", tokens: [1], boxes: [[0, 0, 0.5, 0.5]] }],
+    steps: 2,
+  }, facts.limits).request;
+  const bytes = await floatBytes(facts);
+  const types = storageTypes(options.weights ?? "auto", bytes, facts.bits);
+  return await chooseMemory(facts, request, limits, types);
+}
+
+/** Bytes of the weights in float32. */
+async function floatBytes(facts: ModelFacts): Promise<number> {
+  using plan = new Plan();
+  const { text, unet, vae } = await planNetworks(plan, facts, "f32");
+  const bytes = plan.memory.liveBytes;
+  for (const x of [...text.map((t) => t.encoder), unet, vae]) {
+    x[Symbol.dispose]();
+  }
+  return bytes;
 }
 
 async function openModelFolder(
@@ -224,48 +333,66 @@ async function openModelFolder(
 async function readFacts(
   folder: DiffusersFolder,
   location: string | URL,
-  { signal }: { readonly signal?: AbortSignal | undefined },
+  { signal, variant }: Pick<OpenOptions, "signal" | "variant">,
 ): Promise<ModelFacts> {
   const embedded = typeof location === "string" &&
     embeddedModel(location) !== undefined;
   const name = embedded ? location : folder.name;
-  const [vocab, merges, config, specialTokens] = await Promise.all([
-    folder.text("tokenizer/vocab.json", { signal }),
-    folder.text("tokenizer/merges.txt", { signal }),
-    folder.optionalText("tokenizer/tokenizer_config.json", { signal }),
-    folder.optionalText("tokenizer/special_tokens_map.json", { signal }),
-  ]);
+  const xl = folder.index["_class_name"] === "StableDiffusionXLPipeline";
   const json = (path: string) =>
     readJsonObject(folder.location, path, { signal });
+  const parts = [
+    "text_encoder",
+    ...(xl ? ["text_encoder_2"] : []),
+    "unet",
+    "vae",
+  ];
+  const configs: Record<string, JsonObject> = {};
+  for (const part of parts) configs[part] = await json(`${part}/config.json`);
   const scheduler = await json("scheduler/scheduler_config.json");
-  const unet = unetConfig(await json("unet/config.json"), `${name}/unet`);
-  const vae = vaeConfig(await json("vae/config.json"), `${name}/vae`);
+  const unet = unetConfig(configs["unet"]!, `${name}/unet`);
+  const vae = vaeConfig(configs["vae"]!, `${name}/vae`);
+  if (xl !== (unet.added !== undefined)) {
+    throw new WeightsError(
+      `Cannot use ${name}: pipeline and UNet must both be SDXL's or neither: current _class_name is ${
+        folder.index["_class_name"]
+      } and addition_embed_type ${unet.added ? "text_time" : "none"}`,
+    );
+  }
   const presetFile = await folder.optionalJson("winwinlay.json", { signal });
+  const weights = await folder.component("unet", { signal, variant });
+  const halves = [...weights.tensors.values()].every(({ dtype }) =>
+    dtype !== "F32"
+  );
   try {
     const schedule = scheduleConfig(scheduler, `${name}/scheduler`);
     const multiple = pixelsPerCell({ config: vae });
     const side = unet.sampleSize * multiple;
+    const own = xl ? SDXL : PAPER;
     return {
       name,
-      tokenizer: Tokenizer.fromFiles({
-        vocab,
-        merges,
-        ...(config === undefined ? {} : { config }),
-        ...(specialTokens === undefined ? {} : { specialTokens }),
-      }),
+      configs,
+      tokenizers: await Promise.all(
+        (xl ? ["tokenizer", "tokenizer_2"] : ["tokenizer"]).map((part) =>
+          readTokenizer(folder, part, signal)
+        ),
+      ),
       schedule,
       unet,
+      zeroNegative: xl && folder.index["force_zeros_for_empty_prompt"] === true,
+      bits: halves ? 16 : 32,
       limits: {
         model: name,
         size: [side, side],
         multiple,
         presets: {
           model: presetFile === undefined
-            ? PAPER
+            ? own
             : checkPreset(presetFile, `${name}/winwinlay.json`),
           paper: PAPER,
         },
         mostSteps: schedule.trainSteps,
+        takesSizes: xl,
       },
     };
   } catch (cause) {
@@ -275,26 +402,62 @@ async function readFacts(
   }
 }
 
+/**
+ * Where SDXL starts: scale 5, diffusers' default for it, and of the sites that the paper's rule would
+ * give it (40) those of the middle and of the first transformer on the way up (20).
+ */
+const SDXL: Preset = {
+  ...PAPER,
+  guidanceScale: 5,
+  guidance: { ...PAPER.guidance, sites: "first_up_only" },
+};
+
+async function readTokenizer(
+  folder: DiffusersFolder,
+  part: string,
+  signal: AbortSignal | undefined,
+): Promise<Tokenizer> {
+  const [vocab, merges, config, specialTokens] = await Promise.all([
+    folder.text(`${part}/vocab.json`, { signal }),
+    folder.text(`${part}/merges.txt`, { signal }),
+    folder.optionalText(`${part}/tokenizer_config.json`, { signal }),
+    folder.optionalText(`${part}/special_tokens_map.json`, { signal }),
+  ]);
+  return Tokenizer.fromFiles({
+    vocab,
+    merges,
+    ...(config === undefined ? {} : { config }),
+    ...(specialTokens === undefined ? {} : { specialTokens }),
+  });
+}
+
 /** A checkpoint on a backend, ready to paint. Made by `open`. */
 export class Model implements AsyncDisposable, Disposable {
   /** The embedded model's name or the folder's. */
   readonly name: string;
+  /** What its small files say. */
+  readonly facts: ModelFacts;
   /** Its parts, for lower-level use. */
   readonly networks: Networks;
-  /** What requests are checked against: own size, presets. */
-  readonly limits: RequestLimits;
+  /** How its weights are stored. */
+  readonly weights: StorageType;
+  readonly #limits: MemoryLimits;
+  readonly #plans = new Map<string, MemoryEstimate>();
   readonly #parts: Disposable[];
 
   /** Use `open`. */
   constructor(
-    name: string,
+    facts: ModelFacts,
     networks: Networks,
-    limits: RequestLimits,
+    weights: StorageType,
+    limits: MemoryLimits,
     parts: Disposable[],
   ) {
-    this.name = name;
+    this.name = facts.name;
+    this.facts = facts;
     this.networks = networks;
-    this.limits = limits;
+    this.weights = weights;
+    this.#limits = limits;
     this.#parts = parts;
   }
 
@@ -303,29 +466,64 @@ export class Model implements AsyncDisposable, Disposable {
     return this.networks.backend;
   }
 
+  /** What requests are checked against: own size, presets. */
+  get limits(): RequestLimits {
+    return this.facts.limits;
+  }
+
   /**
    * Checks a request without running it, and finds its phrases.
    *
    * @throws {TypeError | RangeError} If something is wrong; the message says what.
    */
   check(request: GenerateRequest): CheckedRequest {
-    const { tokenizer, unet } = this.networks;
-    const { limits } = this;
-    return checkForModel(request, { tokenizer, limits, unet: unet.config });
+    return checkForModel(request, this.facts);
+  }
+
+  /**
+   * What a checked request will take, weights included, and how it will be run.
+   *
+   * @throws {DeviceMemoryError} If it cannot fit; says what the least is.
+   */
+  async plan(request: FullRequest): Promise<MemoryEstimate> {
+    const { width, height, guidance, regions, truncate } = request;
+    const tokens = checkForModel(request, this.facts).matches.map((m) =>
+      m.positions.length
+    );
+    const boxes = regions.map((r) => r.boxes.length);
+    const steps = Math.min(2, request.steps);
+    const key = JSON.stringify(
+      [width, height, guidance, tokens, boxes, truncate, steps],
+    );
+    let plan = this.#plans.get(key);
+    if (!plan) {
+      const { weights } = this;
+      plan = await planMemory(this.facts, this.#limits, { weights, request });
+      this.#plans.set(key, plan);
+    }
+    return plan;
   }
 
   /**
    * Paints.
    *
    * @throws {TypeError | RangeError} If the request is wrong.
+   * @throws {DeviceMemoryError} If it cannot fit the device, before anything is computed.
    * @throws {DeviceLostError} If the device goes away.
    */
-  generate(
+  async generate(
     request: GenerateRequest,
     options: GenerateOptions = {},
   ): Promise<GenerateResult> {
     const { request: full, notes } = this.check(request);
-    return generate(this.networks, full, notes, options);
+    const memory = options.memory ?? (await this.plan(full)).choice;
+    const more = memory.tile === undefined ? [] : [
+      `the picture is decoded in tiles of ${memory.tile} latent cells, which may differ slightly in colour`,
+    ];
+    return await generate(this.networks, full, [...notes, ...more], {
+      ...options,
+      memory,
+    });
   }
 
   /** Frees weights, and the device unless it was given. */

@@ -4,7 +4,9 @@ import {
   type WinWinLayOptions,
 } from "./guidance/winwinlay.ts";
 import { checkLayout, type Region } from "./layout.ts";
+import type { MicroConditioning } from "./conditioning.ts";
 import { nearest } from "./nearest.ts";
+import { type SchedulerName, SCHEDULERS } from "./scheduler.ts";
 
 /** How the layout guides: WinWinLay with some of its options, or not at all. */
 export type GuidanceRequest =
@@ -28,6 +30,16 @@ export interface GenerateRequest {
   readonly seed?: number;
   /** Denoising steps. */
   readonly steps?: number;
+  /** Sampler. Default `ddim`, the paper's. */
+  readonly scheduler?: SchedulerName;
+  /** Keep what fits of prompts that are too long, instead of an error. Default false. */
+  readonly truncate?: boolean;
+  /** SDXL: `[width, height]` before cropping and scaling that the model is told. Default the image's. */
+  readonly originalSize?: readonly [number, number];
+  /** SDXL: `[left, top]` of the crop that the model is told. Default `[0, 0]`. */
+  readonly cropTopLeft?: readonly [number, number];
+  /** SDXL: `[width, height]` of the result that the model is told. Default the image's. */
+  readonly targetSize?: readonly [number, number];
   /** Classifier-free guidance scale. */
   readonly guidanceScale?: number;
   /** Image width in pixels. Default the model's own. */
@@ -76,8 +88,18 @@ export interface FullRequest {
   readonly seed: number;
   /** Denoising steps. */
   readonly steps: number;
+  /** Sampler. */
+  readonly scheduler: SchedulerName;
+  /** Whether texts may be cut. */
+  readonly truncate: boolean;
   /** Classifier-free guidance scale. */
   readonly guidanceScale: number;
+  /** SDXL only: see `GenerateRequest`. */
+  readonly originalSize?: readonly [number, number];
+  /** SDXL only. */
+  readonly cropTopLeft?: readonly [number, number];
+  /** SDXL only. */
+  readonly targetSize?: readonly [number, number];
   /** Pixels. */
   readonly width: number;
   /** Pixels. */
@@ -100,6 +122,8 @@ export interface RequestLimits {
   readonly presets: Readonly<Record<PresetName, Preset>>;
   /** Most denoising steps: the model's train timesteps. */
   readonly mostSteps: number;
+  /** The model is told sizes, as SDXL is. */
+  readonly takesSizes: boolean;
 }
 
 const KEYS = [
@@ -109,9 +133,14 @@ const KEYS = [
   "regions",
   "seed",
   "steps",
+  "scheduler",
+  "truncate",
   "guidanceScale",
   "width",
   "height",
+  "originalSize",
+  "cropTopLeft",
+  "targetSize",
   "preset",
   "guidance",
   "model",
@@ -173,6 +202,8 @@ export function checkRequest(
     }
     return pixels;
   };
+  const width = side("width", limits.size[0]);
+  const height = side("height", limits.size[1]);
   return {
     notes,
     request: {
@@ -183,16 +214,55 @@ export function checkRequest(
       regions,
       seed: whole(input.seed ?? 0, "seed", 0, Number.MAX_SAFE_INTEGER),
       steps: whole(input.steps ?? defaults.steps, "steps", 1, limits.mostSteps),
+      scheduler: oneOf(input.scheduler, "scheduler", SCHEDULERS, "ddim"),
+      truncate: flag(input.truncate ?? false, "truncate"),
       guidanceScale: real(
         input.guidanceScale ?? defaults.guidanceScale,
         "guidanceScale",
         0,
         100,
       ),
-      width: side("width", limits.size[0]),
-      height: side("height", limits.size[1]),
+      width,
+      height,
+      ...checkSizes(input, limits, [width, height]),
       guidance: checkGuidance(input.guidance ?? {}, defaults.guidance),
     },
+  };
+}
+
+/** The sizes that SDXL is told; for other models they are an error. */
+function checkSizes(
+  input: Readonly<Record<string, unknown>>,
+  { takesSizes, model }: RequestLimits,
+  image: readonly [number, number],
+): Partial<MicroConditioning> {
+  const keys = ["originalSize", "cropTopLeft", "targetSize"] as const;
+  if (!takesSizes) {
+    const given = keys.find((key) => input[key] !== undefined);
+    if (given === undefined) return {};
+    throw new RangeError(
+      `Cannot use request: ${given} goes with SDXL models: current model is "${model}"`,
+    );
+  }
+  const pair = (key: typeof keys[number]): readonly [number, number] => {
+    const value = input[key] ?? (key === "cropTopLeft" ? [0, 0] : image);
+    if (!Array.isArray(value) || value.length !== 2) {
+      throw new TypeError(
+        `Cannot use request: ${key} must be two whole numbers: current ${
+          JSON.stringify(value)
+        }`,
+      );
+    }
+    const least = key === "cropTopLeft" ? 0 : 1;
+    return [
+      whole(value[0], key, least, 65_536),
+      whole(value[1], key, least, 65_536),
+    ];
+  };
+  return {
+    originalSize: pair("originalSize"),
+    cropTopLeft: pair("cropTopLeft"),
+    targetSize: pair("targetSize"),
   };
 }
 
@@ -394,6 +464,17 @@ function text(value: unknown, key: string): string {
   return value;
 }
 
+function flag(value: unknown, key: string): boolean {
+  if (typeof value !== "boolean") {
+    throw new TypeError(
+      `Cannot use request: ${key} must be true or false: current ${
+        JSON.stringify(value)
+      }`,
+    );
+  }
+  return value;
+}
+
 function real(
   value: unknown,
   key: string,
@@ -441,6 +522,10 @@ function oneOf<T extends string>(
     throw new RangeError(
       `Cannot use request: ${key} must be ${allowed.join(" or ")}: current ${
         JSON.stringify(value)
+      }${
+        typeof value === "string"
+          ? `; did you mean "${nearest(value, allowed)}"?`
+          : ""
       }`,
     );
   }

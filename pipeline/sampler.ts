@@ -2,13 +2,18 @@
 import type { Tensor } from "../kernels/backend.ts";
 import { combine } from "../kernels/combine.ts";
 import { sliceBatch, stackBatch } from "../kernels/concat.ts";
-import { guidedStep } from "../kernels/guided_step.ts";
 import { LANGEVIN_STATE } from "../kernels/langevin.ts";
+import {
+  type Conditioning,
+  heldConditioning,
+  stackConditioning,
+} from "./conditioning.ts";
 import type { EnergyReport, LayoutEnergy } from "./energy.ts";
 import type { GuidanceMethod } from "./guidance/method.ts";
 import type { NoiseSource } from "./noise.ts";
 import type { Scheduler } from "./scheduler.ts";
-import { type Unet, unetForward } from "./unet.ts";
+import { schedulerStep } from "./scheduler_step.ts";
+import { type Unet, unetForward, type UnetHooks } from "./unet.ts";
 import { energyGradient } from "./unet_grad.ts";
 
 /** One inner iteration, for people and tests. */
@@ -39,10 +44,10 @@ export interface SampledStep {
 
 /** A sampler run. */
 export interface SampleOptions {
-  /** `[1, channels, tokens]`: the prompt's text states. */
-  readonly cond: Tensor;
-  /** Those of the empty or negative prompt. */
-  readonly uncond: Tensor;
+  /** Of the prompt, batch 1. */
+  readonly cond: Conditioning;
+  /** Of the empty or negative prompt. */
+  readonly uncond: Conditioning;
   /** Classifier-free guidance scale. */
   readonly guidanceScale: number;
   /** Timesteps and steps. */
@@ -57,6 +62,10 @@ export interface SampleOptions {
   readonly sites: ReadonlySet<string>;
   /** Moves the latent; without it, or without an energy, this is plain sampling. */
   readonly method: GuidanceMethod | undefined;
+  /** Both branches of classifier-free guidance in one pass, which is faster and needs twice the memory. Default true. */
+  readonly together?: boolean | undefined;
+  /** See `EnergyRequest`. */
+  readonly recompute?: boolean | undefined;
   /** Stops before the next network pass. */
   readonly signal?: AbortSignal | undefined;
   /** Called after each step; a promise is waited for. */
@@ -86,13 +95,20 @@ export async function sample(
     onStep,
   } = options;
   const { timesteps } = scheduler;
-  using both = stackBatch([uncond, cond]);
+  using both = options.together === false
+    ? undefined
+    : heldConditioning(stackConditioning(uncond, cond));
   using state = unet.backend.upload(new Float32Array(LANGEVIN_STATE), [
     1,
     LANGEVIN_STATE,
   ]);
   let z = noise.initial(shape);
+  let previous: Tensor | undefined;
   try {
+    if (scheduler.initialScale !== undefined && scheduler.initialScale !== 1) {
+      using whole = z;
+      z = combine(whole, scheduler.initialScale, whole, 0);
+    }
     for (const [step, timestep] of timesteps.entries()) {
       const inner: InnerReport[] = [];
       const refine = async (at: number): Promise<void> => {
@@ -111,16 +127,17 @@ export async function sample(
 
       options.signal?.throwIfAborted();
       const { outputs, terms } = denoise(unet, options, z, timestep, both);
-      const { next, clean } = guidedStep(
-        z,
+      const { next, clean } = schedulerStep(z, scheduler.coefficients(step), {
         outputs,
         guidanceScale,
-        scheduler.coefficients(step),
-      );
+        previous,
+        noise: () => noise.ancestral(shape, step),
+      });
       outputs.dispose();
       z.dispose();
       z = next;
-      using old = clean;
+      previous?.dispose();
+      previous = clean;
       const numbers = await unet.backend.read([...terms, z], options); // the wait of this pass
       for (const x of terms) x.dispose();
       checkFinite(numbers.pop()!, `the latent after step ${step + 1}`);
@@ -133,12 +150,14 @@ export async function sample(
       const shares = options.energy && numbers.length
         ? options.energy.report(numbers, 0).subjects.map((s) => s.share)
         : [];
-      await onStep?.({ step, timestep, inner, shares, clean: old, latent: z });
+      await onStep?.({ step, timestep, inner, shares, clean, latent: z });
     }
     return z;
   } catch (error) {
     z.dispose();
     throw error;
+  } finally {
+    previous?.dispose();
   }
 }
 
@@ -167,6 +186,7 @@ async function refineLatent(
       sites,
       rho,
       floor: method.energyFloor,
+      recompute: options.recompute,
     }, { signal });
     using grad = pass.grad;
     using output = scoreOutput(unet, options, pass.output, z, timestep);
@@ -202,27 +222,35 @@ async function refineLatent(
   return reports;
 }
 
-/** Both branches of classifier-free guidance in one pass, and the share terms of the conditional one. */
+/**
+ * Both branches of classifier-free guidance, in one pass if `both` is given, else one after the other;
+ * and the share terms of the conditional one.
+ */
 function denoise(
   unet: Unet,
-  { energy, sites }: SampleOptions,
+  { energy, sites, cond, uncond }: SampleOptions,
   z: Tensor,
   timestep: number,
-  both: Tensor,
+  both: Conditioning | undefined,
 ): { outputs: Tensor; terms: Tensor[] } {
   const terms: Tensor[] = [];
-  using pair = stackBatch([z, z]);
-  const outputs = unetForward(unet, pair, timestep, both, {
+  const hooks: UnetHooks = {
     probe: (site) => energy && sites.has(site) ? energy.probe : undefined,
     onProbe: (_, logProbs) => {
       using all = logProbs;
-      using map = energy!.reduce(sliceBatch(all, 1, 1));
+      using map = energy!.reduce(sliceBatch(all, all.shape[0]! - 1, 1));
       const evaluated = energy!.evaluate(map, 0);
       evaluated.h.dispose();
       terms.push(evaluated.terms);
     },
-  });
-  return { outputs, terms };
+  };
+  if (both) {
+    using pair = stackBatch([z, z]);
+    return { outputs: unetForward(unet, pair, timestep, both, hooks), terms };
+  }
+  using u = unetForward(unet, z, timestep, uncond);
+  using c = unetForward(unet, z, timestep, cond, hooks);
+  return { outputs: stackBatch([u, c]), terms };
 }
 
 /** The prediction that stands for the score (A9). Consumes `cond`. */

@@ -1,90 +1,105 @@
-/** Noise schedules: timesteps, alpha products and the coefficients of DDIM's linear step. */
-import type { StepCoefficients } from "../kernels/guided_step.ts";
-import { readConfig } from "./config.ts";
-
-/** What a model predicts: its noise, or `v = sqrt(abar) eps - sqrt(1 - abar) x0`. */
-export type Prediction = "epsilon" | "v_prediction";
-
-/** How timesteps are spread over the training schedule; names and rules are diffusers'. */
-export type Spacing = "leading" | "trailing" | "linspace";
-
-/** What a scheduler's config says, checked. */
-export interface ScheduleConfig {
-  /** Timesteps of training, 1000. */
-  readonly trainSteps: number;
-  /** First beta. */
-  readonly betaStart: number;
-  /** Last beta. */
-  readonly betaEnd: number;
-  /** Linear in beta or in its root. */
-  readonly betaSchedule: "scaled_linear" | "linear";
-  /** What the model predicts. */
-  readonly prediction: Prediction;
-  /** How timesteps are spread. */
-  readonly spacing: Spacing;
-  /** Added to each timestep with leading spacing. */
-  readonly offset: number;
-  /** abar after the last step is 1 instead of the first of training. */
-  readonly finalAlphaOne: boolean;
-}
-
 /**
- * Reads and checks a `scheduler_config.json`. Its `_class_name` does not matter: most checkpoints of
- * SD1.x name PNDM, and every sampler here starts from the same betas.
+ * Noise schedules and samplers: timesteps, and the coefficients of each sampler's linear step.
+ *
+ * The latent is variance-preserving throughout, `z = sqrt(abar) x0 + sqrt(1 - abar) eps`; a sampler that
+ * is written for `x = z sqrt(1 + sigma^2)` is converted, which changes nothing (the Langevin update is
+ * equivariant too, methods of k-diffusion and diffusers differ only in this factor).
  */
-export function scheduleConfig(
-  config: Readonly<Record<string, unknown>>,
-  name: string,
-): ScheduleConfig {
-  const read = readConfig(config, name);
-  read.only("beta_schedule", ["scaled_linear", "linear"]);
-  read.only("trained_betas", [null, undefined]);
-  read.only("clip_sample", [false, undefined]);
-  read.only("thresholding", [false, undefined]);
-  read.only("rescale_betas_zero_snr", [false, undefined]);
-  read.only("prediction_type", ["epsilon", "v_prediction", undefined]);
-  read.only("timestep_spacing", ["leading", "trailing", "linspace", undefined]);
-  return {
-    trainSteps: read.integer("num_train_timesteps", 1000),
-    betaStart: read.number("beta_start"),
-    betaEnd: read.number("beta_end"),
-    betaSchedule: read.string(
-      "beta_schedule",
-    ) as ScheduleConfig["betaSchedule"],
-    prediction: read.string("prediction_type", "epsilon") as Prediction,
-    spacing: read.string("timestep_spacing", "leading") as Spacing,
-    offset: read.number("steps_offset", 0),
-    finalAlphaOne: read.boolean("set_alpha_to_one", true),
-  };
-}
+import type { StepCoefficients } from "../kernels/guided_step.ts";
+import { nearest } from "./nearest.ts";
+import {
+  alphasCumprod,
+  type Prediction,
+  type ScheduleConfig,
+} from "./schedule_config.ts";
+import {
+  interpolate,
+  karras,
+  type SigmaLadder,
+  sigmaTimesteps,
+  spread,
+} from "./timesteps.ts";
 
-/** `abar_t = prod (1 - beta_s)`, s up to t; float64. */
-export function alphasCumprod(config: ScheduleConfig): Float64Array {
-  const { trainSteps, betaStart, betaEnd, betaSchedule } = config;
-  const root = betaSchedule === "scaled_linear"
-    ? Math.sqrt
-    : (x: number): number => x;
-  const first = root(betaStart), last = root(betaEnd);
-  const out = new Float64Array(trainSteps);
-  let product = 1;
-  for (let t = 0; t < trainSteps; t++) {
-    const value = first + (last - first) * t / Math.max(1, trainSteps - 1);
-    product *= 1 - (betaSchedule === "scaled_linear" ? value * value : value);
-    out[t] = product;
-  }
-  return out;
+/** The samplers, by the names people know them by. */
+export const SCHEDULERS = [
+  "ddim",
+  "dpmpp_2m",
+  "dpmpp_2m_karras",
+  "euler",
+  "euler_a",
+] as const;
+
+/** A sampler. */
+export type SchedulerName = typeof SCHEDULERS[number];
+
+/** What other Stable Diffusion tools call them. */
+export const SCHEDULER_TITLES: Readonly<Record<SchedulerName, string>> = {
+  ddim: "DDIM",
+  dpmpp_2m: "DPM++ 2M",
+  dpmpp_2m_karras: "DPM++ 2M Karras",
+  euler: "Euler",
+  euler_a: "Euler a",
+};
+
+/** One step: `z' = a z + b out + previous x0' + noise n`, `x0 = c z + d out`, x0' that of the step before. */
+export interface SchedulerStep extends StepCoefficients {
+  /** Factor on the clean latent of the step before; multistep samplers only. */
+  readonly previous?: number;
+  /** Factor on fresh N(0, 1) noise; ancestral samplers only. */
+  readonly noise?: number;
 }
 
 /** Timesteps of a sampler run and the way between them. */
 export interface Scheduler {
   /** What the model predicts. */
   readonly prediction: Prediction;
-  /** Train timesteps, noisiest first. */
+  /** Train timesteps, noisiest first; not always whole numbers. */
   readonly timesteps: readonly number[];
+  /** The first latent is N(0, 1) noise times this. Default 1. */
+  readonly initialScale?: number;
   /** `abar` at a step; the noise level is `sqrt(1 - abar)`. */
   alphaBar(step: number): number;
   /** The linear step from `timesteps[step]` to the next, for the model's output. */
-  coefficients(step: number): StepCoefficients;
+  coefficients(step: number): SchedulerStep;
+}
+
+/**
+ * A sampler for a model.
+ *
+ * @param steps Number of steps, 1 to the number of train timesteps.
+ * @throws {RangeError} If there are no such steps or there is no such sampler.
+ */
+export function makeScheduler(
+  name: SchedulerName,
+  config: ScheduleConfig,
+  steps: number,
+): Scheduler {
+  const make = {
+    ddim,
+    dpmpp_2m: dpmSolver,
+    dpmpp_2m_karras: (c: ScheduleConfig, n: number) =>
+      dpmSolver({ ...c, karras: true }, n),
+    euler,
+    euler_a: eulerAncestral,
+  }[name];
+  if (!make) {
+    throw new RangeError(
+      `Cannot sample: the scheduler must be one of ${
+        SCHEDULERS.join(", ")
+      }: current ${JSON.stringify(name)}; did you mean ${
+        nearest(String(name), SCHEDULERS)
+      }?`,
+    );
+  }
+  return make(config, steps);
+}
+
+function checkSteps({ trainSteps }: ScheduleConfig, steps: number): void {
+  if (!(Number.isInteger(steps) && steps >= 1 && steps <= trainSteps)) {
+    throw new RangeError(
+      `Cannot sample: steps must be a whole number from 1 to ${trainSteps}: current ${steps}`,
+    );
+  }
 }
 
 /**
@@ -98,13 +113,9 @@ export interface Scheduler {
  */
 export function ddim(config: ScheduleConfig, steps: number): Scheduler {
   const { trainSteps, prediction } = config;
-  if (!(Number.isInteger(steps) && steps >= 1 && steps <= trainSteps)) {
-    throw new RangeError(
-      `Cannot sample: steps must be a whole number from 1 to ${trainSteps}: current ${steps}`,
-    );
-  }
+  checkSteps(config, steps);
   const alphas = alphasCumprod(config);
-  const timesteps = spread(config, steps);
+  const timesteps = spread(config, steps, config.spacing);
   const stride = Math.floor(trainSteps / steps);
   const at = (step: number): number => alphas[timesteps[step]!]!;
   const after = (step: number): number => {
@@ -120,41 +131,154 @@ export function ddim(config: ScheduleConfig, steps: number): Scheduler {
     timesteps,
     alphaBar: at,
     coefficients(step) {
-      const alpha = Math.sqrt(at(step)), sigma = Math.sqrt(1 - at(step));
-      const alpha1 = Math.sqrt(after(step)),
-        sigma1 = Math.sqrt(1 - after(step));
-      // x0 = c z + d out, eps = e z + f out
-      const [c, d, e, f] = prediction === "epsilon"
-        ? [1 / alpha, -sigma / alpha, 0, 1]
-        : [alpha, -sigma, sigma, alpha];
-      return { a: alpha1 * c + sigma1 * e, b: alpha1 * d + sigma1 * f, c, d };
+      const { c, d, e, f } = split(at(step), prediction);
+      const alpha = Math.sqrt(after(step)), sigma = Math.sqrt(1 - after(step));
+      return { a: alpha * c + sigma * e, b: alpha * d + sigma * f, c, d };
     },
   };
 }
 
-function spread(
-  { trainSteps, spacing, offset }: ScheduleConfig,
+/** `x0 = c z + d out` and `eps = e z + f out` at `abar`. */
+function split(
+  abar: number,
+  prediction: Prediction,
+): { c: number; d: number; e: number; f: number } {
+  const alpha = Math.sqrt(abar), sigma = Math.sqrt(1 - abar);
+  return prediction === "epsilon"
+    ? { c: 1 / alpha, d: -sigma / alpha, e: 0, f: 1 }
+    : { c: alpha, d: -sigma, e: sigma, f: alpha };
+}
+
+/** What all samplers over sigmas share; `step` gives `x' = keep x + push x0 + ...` in sigma space. */
+function overSigmas(
+  { prediction }: ScheduleConfig,
+  { timesteps, sigmas, initialScale }: SigmaLadder,
+  move: (
+    step: number,
+  ) => {
+    readonly keep: number;
+    readonly push: number;
+    readonly previous?: number;
+    readonly noise?: number;
+  },
+): Scheduler {
+  const root = (step: number): number => Math.sqrt(1 + sigmas[step]! ** 2);
+  return {
+    prediction,
+    timesteps,
+    initialScale,
+    alphaBar: (step) => 1 / root(step) ** 2,
+    coefficients(step) {
+      const { c, d } = split(1 / root(step) ** 2, prediction);
+      const { keep, push, previous = 0, noise = 0 } = move(step);
+      const to = root(step + 1);
+      return {
+        a: (keep * root(step) + push * c) / to,
+        b: push * d / to,
+        c,
+        d,
+        ...previous ? { previous: previous / to } : {},
+        ...noise ? { noise: noise / to } : {},
+      };
+    },
+  };
+}
+
+/**
+ * Euler's method in sigma: `x' = x + (sigma' - sigma) (x - x0) / sigma`.
+ *
+ * @see Karras et al. 2022, arXiv:2206.00364, algorithm 1 without churn; diffusers `EulerDiscreteScheduler`.
+ */
+export function euler(config: ScheduleConfig, steps: number): Scheduler {
+  checkSteps(config, steps);
+  const ladder = eulerLadder(config, steps, config.karras);
+  const { sigmas } = ladder;
+  return overSigmas(config, ladder, (step) => {
+    const ratio = sigmas[step + 1]! / sigmas[step]!;
+    return { keep: ratio, push: 1 - ratio };
+  });
+}
+
+/**
+ * Euler's method down to a lower sigma, then fresh noise up to the next.
+ *
+ * @see k-diffusion `sample_euler_ancestral`; diffusers `EulerAncestralDiscreteScheduler`.
+ */
+export function eulerAncestral(
+  config: ScheduleConfig,
   steps: number,
-): number[] {
-  const index = [...Array(steps).keys()];
-  if (spacing === "leading") {
-    const list = index.map((i) => i * Math.floor(trainSteps / steps) + offset)
-      .toReversed();
-    if (list[0]! >= trainSteps) {
-      throw new RangeError(
-        `Cannot sample: ${steps} steps with offset ${offset} must end below ${trainSteps}: current first timestep is ${
-          list[0]
-        }`,
-      );
-    }
-    return list;
+): Scheduler {
+  checkSteps(config, steps);
+  const ladder = eulerLadder(config, steps, false);
+  const { sigmas } = ladder;
+  return overSigmas(config, ladder, (step) => {
+    const from = sigmas[step]!, to = sigmas[step + 1]!;
+    const up = Math.sqrt(to ** 2 * (from ** 2 - to ** 2) / from ** 2);
+    const ratio = Math.sqrt(to ** 2 - up ** 2) / from;
+    return { keep: ratio, push: 1 - ratio, noise: up };
+  });
+}
+
+function eulerLadder(
+  config: ScheduleConfig,
+  steps: number,
+  useKarras: boolean,
+): SigmaLadder {
+  const all = trainSigmas(config);
+  let timesteps = sigmaTimesteps(config, steps);
+  let sigmas = timesteps.map((t) => interpolate(all, t));
+  if (useKarras) {
+    ({ sigmas, timesteps } = karras(all, steps, sigmas));
   }
-  if (spacing === "trailing") {
-    return index.map((i) =>
-      Math.round(trainSteps - i * trainSteps / steps) - 1
-    );
+  const first = sigmas[0]!;
+  return {
+    timesteps,
+    sigmas: [...sigmas, 0],
+    // With these spacings diffusers starts from sigma n instead of sqrt(1 + sigma^2) n.
+    initialScale: config.spacing === "leading"
+      ? 1
+      : first / Math.sqrt(1 + first ** 2),
+  };
+}
+
+/**
+ * DPM-Solver++ 2M, the second-order multistep solver in data prediction; the last step is of first
+ * order.
+ *
+ * With `lambda = -log sigma` and `h = lambda' - lambda`:
+ * `x' = sigma'/sigma x + (1 - exp(-h)) (x0 + (x0 - x0_before) / (2 r))`, `r = h_before / h`.
+ *
+ * @see Lu et al. 2022, arXiv:2211.01095, algorithm 2; diffusers `DPMSolverMultistepScheduler`.
+ */
+export function dpmSolver(config: ScheduleConfig, steps: number): Scheduler {
+  checkSteps(config, steps);
+  const all = trainSigmas(config);
+  let timesteps: number[] = spread(config, steps, config.spacing, 1);
+  let sigmas = timesteps.map((t) => interpolate(all, t));
+  if (config.karras) {
+    ({ sigmas, timesteps } = karras(all, steps));
+    timesteps = timesteps.map(Math.round);
   }
-  return index.map((i) =>
-    Math.round(i * (trainSteps - 1) / Math.max(1, steps - 1))
-  ).toReversed();
+  sigmas = [...sigmas, config.finalSigma === "zero" ? 0 : all[0]!];
+  const ladder = { timesteps, sigmas, initialScale: 1 };
+  return overSigmas(config, ladder, (step) => {
+    const from = sigmas[step]!, to = sigmas[step + 1]!;
+    const keep = to / from, push = 1 - keep; // exp(-h) = sigma' / sigma
+    const last = step === steps - 1 &&
+      (config.finalSigma === "zero" || steps < 15);
+    if (step === 0 || last) return { keep, push };
+    const h = Math.log(from / to);
+    const before = Math.log(sigmas[step - 1]! / from);
+    const extra = push * h / (2 * before);
+    return { keep, push: push + extra, previous: -extra };
+  });
+}
+
+/** k-diffusion's sigma of every train timestep, rising. */
+function trainSigmas(config: ScheduleConfig): number[] {
+  return Array.from(
+    alphasCumprod(config),
+    // What diffusers puts for an abar of 0, so that sigma is a number.
+    (abar) => Math.sqrt((1 - abar) / Math.max(abar, 2 ** -24)),
+  );
 }

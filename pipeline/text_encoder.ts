@@ -3,6 +3,7 @@ import { type Activation, activation } from "../kernels/activation.ts";
 import { attention } from "../kernels/attention.ts";
 import type { Backend, Tensor } from "../kernels/backend.ts";
 import { gatherRows } from "../kernels/gather_rows.ts";
+import { gemm } from "../kernels/gemm.ts";
 import { layerNorm } from "../kernels/layer_norm.ts";
 import { linear } from "../kernels/linear.ts";
 import { into } from "./blocks.ts";
@@ -35,6 +36,8 @@ export interface TextConfig {
   readonly eps: number;
   /** Channels of the text projection, where there is one. */
   readonly projection: number;
+  /** The id that ends a text, as the config says: 2 in most, whatever the tokenizer has. */
+  readonly eos: number;
 }
 
 /** Reads and checks a text encoder's `config.json`. */
@@ -54,6 +57,7 @@ export function textConfig(
     activation: read.string("hidden_act", "quick_gelu") as Activation,
     eps: read.number("layer_norm_eps", 1e-5),
     projection: read.integer("projection_dim", 512),
+    eos: read.integer("eos_token_id", 2),
   };
 }
 
@@ -95,11 +99,15 @@ export interface TextEncoder extends Disposable {
   readonly projection: Tensor | undefined;
 }
 
-/** Builds a text encoder and loads it. */
+/**
+ * Builds a text encoder and loads it.
+ *
+ * @param options.projection It must have a text projection, as SDXL's second has. Default: if it is there.
+ */
 export async function loadTextEncoder(
   backend: Backend,
   source: WeightSource & { readonly config: Readonly<Record<string, unknown>> },
-  options: LoadOptions = {},
+  options: LoadOptions & { readonly projection?: boolean } = {},
 ): Promise<TextEncoder> {
   const config = textConfig(source.config, source.name);
   const { channels, inner, vocabulary, length } = config;
@@ -131,7 +139,7 @@ export async function loadTextEncoder(
         (_, i) => layer(`text_model.encoder.layers.${i}`),
       ),
       norm: p.affine("text_model.final_layer_norm", channels),
-      projection: p.has("text_projection.weight")
+      projection: options.projection ?? p.has("text_projection.weight")
         ? p.matrix("text_projection.weight", [config.projection, channels])
         : undefined,
       [Symbol.dispose]: () => p[Symbol.dispose](),
@@ -159,10 +167,75 @@ export function encodeText(
   ids: readonly Int32Array[],
   onHidden?: (index: number, value: Tensor) => void,
 ): Tensor {
+  const { layers, norm, config: { eps } } = encoder;
+  return into(
+    runLayers(encoder, ids, layers.length, onHidden),
+    (h) => layerNorm(h, norm.weight, norm.bias, eps),
+  );
+}
+
+/**
+ * What SDXL takes of an encoder.
+ *
+ * @param ids Token ids of one prompt.
+ * @param pool Also the pooled text; the encoder must have a projection.
+ * @returns `states` `[1, channels, tokens]`, before the last layer and without the final LayerNorm;
+ *   `pooled` `[1, projection, 1]`, the projected last state of the end of the text.
+ */
+export function encodePenultimate(
+  encoder: TextEncoder,
+  ids: Int32Array,
+  pool: boolean,
+): { readonly states: Tensor; readonly pooled: Tensor | undefined } {
+  const { layers, projection, backend, config: { channels } } = encoder;
+  const before = layers.length - 1;
+  if (!pool) {
+    return { states: runLayers(encoder, [ids], before), pooled: undefined };
+  }
+  if (!projection) {
+    throw new RangeError(
+      "Cannot pool a text: its encoder must have a text projection",
+    );
+  }
+  let states: Tensor | undefined;
+  using last = encodeText(encoder, [ids], (i, x) => {
+    if (i === before) states = x.retain();
+  });
+  const tokens = ids.length;
+  const chosen = new Float32Array(tokens);
+  chosen[endOfText(ids, encoder.config.eos)] = 1;
+  using column = backend.upload(chosen, [tokens, 1]);
+  using end = backend.alloc([1, channels, 1]);
+  gemm(
+    [channels, 1, tokens],
+    { tensor: last, stride: tokens },
+    { tensor: column, stride: 1 },
+    { tensor: end, stride: 1 },
+  );
+  return { states: states!, pooled: linear(end, projection) };
+}
+
+/**
+ * Where a text ends: at the largest id where the config's `eos_token_id` is 2, as in all published
+ * checkpoints, which then do not mean it; else at the first of that id.
+ *
+ * @see transformers `CLIPTextTransformer.forward`.
+ */
+export function endOfText(ids: Int32Array, eos: number): number {
+  return Math.max(0, ids.indexOf(eos === 2 ? Math.max(...ids) : eos));
+}
+
+/** Embeddings and the first `count` layers. */
+function runLayers(
+  encoder: TextEncoder,
+  ids: readonly Int32Array[],
+  count: number,
+  onHidden?: (index: number, value: Tensor) => void,
+): Tensor {
   const { config: { heads, eps, activation: kind } } = encoder;
   let x = gatherRows(encoder.tokens, encoder.positions, ids);
   onHidden?.(0, x);
-  encoder.layers.forEach((layer, i) => {
+  encoder.layers.slice(0, count).forEach((layer, i) => {
     x = into(x, (h) => {
       using n1 = layerNorm(h, layer.norm1.weight, layer.norm1.bias, eps);
       using q = linear(n1, layer.q.weight, { bias: layer.q.bias });
@@ -183,8 +256,5 @@ export function encodeText(
     });
     onHidden?.(i + 1, x);
   });
-  return into(
-    x,
-    (h) => layerNorm(h, encoder.norm.weight, encoder.norm.bias, eps),
-  );
+  return x;
 }

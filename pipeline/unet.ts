@@ -1,11 +1,12 @@
 /**
  * latent, timestep, text states -> predicted noise, with attention probes on the way.
  *
- * The SD1.x family of diffusers' `UNet2DConditionModel`, built from its `config.json`. Written once,
+ * The SD1.x, SD2.x and SDXL families of diffusers' `UNet2DConditionModel`, built from its `config.json`. Written once,
  * as a forward pass: on a tape its input gradient comes for free.
  */
 import { activation } from "../kernels/activation.ts";
 import type { Backend, Tensor } from "../kernels/backend.ts";
+import { add } from "../kernels/combine.ts";
 import { concatChannels } from "../kernels/concat.ts";
 import { conv3x3 } from "../kernels/conv.ts";
 import { groupNorm } from "../kernels/group_norm.ts";
@@ -29,7 +30,9 @@ import {
   Parameters,
   type WeightSource,
 } from "./parameters.ts";
-import { readConfig } from "./config.ts";
+import type { AddedChannels, Conditioning } from "./conditioning.ts";
+import { type ConfigReader, readConfig } from "./config.ts";
+import { WeightsError } from "../weights/errors.ts";
 import { sinusoid } from "./timestep.ts";
 
 /** What the config of a UNet says, checked. */
@@ -62,6 +65,8 @@ export interface UnetConfig {
   readonly flipSinToCos: boolean;
   /** Shift in its frequencies. */
   readonly freqShift: number;
+  /** SDXL: the pooled text and six sizes are added to the time embedding. */
+  readonly added: AddedChannels | undefined;
 }
 
 /**
@@ -101,9 +106,9 @@ export function unetConfig(
   read.only("mid_block_only_cross_attention", [false, null, undefined]);
   read.only("dual_cross_attention", [false, undefined]);
   read.only("class_embeddings_concat", [false, undefined]);
+  read.only("addition_embed_type", ["text_time", null, undefined]);
   for (
     const key of [
-      "addition_embed_type",
       "class_embed_type",
       "num_class_embeds",
       "encoder_hid_dim",
@@ -133,7 +138,25 @@ export function unetConfig(
     upAttention: up.map((type) => type === "CrossAttnUpBlock2D"),
     flipSinToCos: read.boolean("flip_sin_to_cos", true),
     freqShift: read.number("freq_shift", 0),
+    added: config["addition_embed_type"] === "text_time"
+      ? addedChannels(read, name)
+      : undefined,
   };
+}
+
+function addedChannels(
+  read: ConfigReader,
+  name: string,
+): AddedChannels {
+  const timeChannels = read.integer("addition_time_embed_dim");
+  const all = read.integer("projection_class_embeddings_input_dim");
+  const pooled = all - 6 * timeChannels;
+  if (pooled <= 0 || timeChannels % 2) {
+    throw new WeightsError(
+      `Cannot use ${name}: config key "projection_class_embeddings_input_dim" must be the pooled text's channels and 6 times an even addition_time_embed_dim: current ${all} and ${timeChannels}`,
+    );
+  }
+  return { pooled, timeChannels };
 }
 
 /** Resnets and transformers of one level. */
@@ -156,6 +179,8 @@ export interface Unet extends Disposable {
   readonly time1: Layer;
   /** Second layer. */
   readonly time2: Layer;
+  /** SDXL: both layers of what is added to the time embedding. */
+  readonly added: readonly [Layer, Layer] | undefined;
   /** First convolution. */
   readonly convIn: Layer;
   /** Levels on the way down. */
@@ -312,6 +337,14 @@ function build(
   return {
     time1: p.linear("time_embedding.linear_1", time, first),
     time2: p.linear("time_embedding.linear_2", time, time),
+    added: c.added && [
+      p.linear(
+        "add_embedding.linear_1",
+        time,
+        c.added.pooled + 6 * c.added.timeChannels,
+      ),
+      p.linear("add_embedding.linear_2", time, time),
+    ],
     convIn: p.conv3x3("conv_in", first, c.inChannels),
     down,
     middle,
@@ -332,29 +365,23 @@ export interface UnetHooks extends ProbeHooks {
  *
  * @param latent `[batch, 4, height, width]`, any grid of at least one cell.
  * @param timestep Train timestep, 0 to 999, the same for the batch.
- * @param text Text states `[batch, text channels, tokens]`.
+ * @param conditioning Text states, and what SDXL adds, for the same batch.
  * @returns The model's output (noise for epsilon models), like `latent`.
  */
 export function unetForward(
   unet: Unet,
   latent: Tensor,
   timestep: number,
-  text: Tensor,
+  conditioning: Conditioning,
   hooks: UnetHooks = {},
 ): Tensor {
-  const { config, backend } = unet;
+  const { config } = unet;
+  const text = conditioning.states;
   const stage = (name: string, value: Tensor): Tensor => {
     hooks.onStage?.(name, value);
     return value;
   };
-  const first = config.channels[0]!;
-  using wave = backend.upload(sinusoid(timestep, first, config), [1, first, 1]);
-  using t1 = linear(wave, unet.time1.weight, { bias: unet.time1.bias });
-  using t2 = activation(t1, "silu");
-  using embedding = stage(
-    "time_embedding",
-    linear(t2, unet.time2.weight, { bias: unet.time2.bias }),
-  );
+  using embedding = timeEmbedding(unet, timestep, conditioning, hooks);
   using time = activation(embedding, "silu"); // every resnet starts with it
 
   let x = stage(
@@ -437,4 +464,40 @@ export function unetForward(
     x,
     (h) => conv3x3(h, unet.convOut.weight, { bias: unet.convOut.bias }),
   );
+}
+
+/** `[1, time, 1]`, or with SDXL's additions `[batch, time, 1]`. */
+function timeEmbedding(
+  unet: Unet,
+  timestep: number,
+  { added }: Conditioning,
+  { onStage }: UnetHooks,
+): Tensor {
+  const { backend, config, time1, time2 } = unet;
+  if (!unet.added !== !added) {
+    throw new RangeError(
+      `Cannot run the UNet: pooled text and sizes must be given to SDXL, and to no other: current conditioning has ${
+        added ? "them" : "none"
+      }`,
+    );
+  }
+  const first = config.channels[0]!;
+  const batch = added?.shape[0] ?? 1;
+  const one = sinusoid(timestep, first, config);
+  const waves = new Float32Array(batch * first);
+  for (let b = 0; b < batch; b++) waves.set(one, b * first);
+  using wave = backend.upload(waves, [batch, first, 1]);
+  const embedding = mlp(time1, time2, wave);
+  onStage?.("time_embedding", embedding);
+  if (!unet.added || !added) return embedding;
+  using own = embedding;
+  using more = mlp(...unet.added, added);
+  return add(own, more);
+}
+
+/** Linear, SiLU, linear. */
+function mlp(first: Layer, second: Layer, x: Tensor): Tensor {
+  using hidden = linear(x, first.weight, { bias: first.bias });
+  using active = activation(hidden, "silu");
+  return linear(active, second.weight, { bias: second.bias });
 }

@@ -1,6 +1,7 @@
 /** latent -> the model's output, the layout energy, and the energy's gradient on the latent, in one pass. */
 import type { Tensor } from "../kernels/backend.ts";
 import { Tape } from "../kernels/tape.ts";
+import type { Conditioning } from "./conditioning.ts";
 import type { EvaluatedMap, LayoutEnergy } from "./energy.ts";
 import { type Unet, unetForward } from "./unet.ts";
 
@@ -36,14 +37,14 @@ export interface EnergyGradient {
  * the network runs untaped and gives the output.
  *
  * @param z `[1, 4, height, width]`.
- * @param text `[1, channels, tokens]`, the prompt's states.
+ * @param conditioning The prompt's, batch 1.
  * @returns New tensors; the caller disposes them.
  */
 export async function energyGradient(
   unet: Unet,
   z: Tensor,
   timestep: number,
-  text: Tensor,
+  conditioning: Conditioning,
   { energy, sites, rho, floor, recompute }: EnergyRequest,
   options: { signal?: AbortSignal | undefined } = {},
 ): Promise<EnergyGradient> {
@@ -52,7 +53,7 @@ export async function energyGradient(
   // The tape ends inside the last block, which therefore is not one to run again.
   const last = [...sites].at(-1) ?? "";
   const output = tape.run(() =>
-    unetForward(unet, z, timestep, text, {
+    unetForward(unet, z, timestep, conditioning, {
       probe: (site) => sites.has(site) ? energy.probe : undefined,
       onProbe: (_, logProbs) => {
         maps.push(energy.reduce(logProbs));

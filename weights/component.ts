@@ -16,7 +16,7 @@ import { openSource } from "./source.ts";
 import { isJsonObject, type JsonObject } from "./strict_json.ts";
 
 /** The parts of a pipeline that have weights. */
-export type ComponentName = "unet" | "vae" | "text_encoder";
+export type ComponentName = "unet" | "vae" | "text_encoder" | "text_encoder_2";
 
 /** Options of {@linkcode DiffusersFolder.component}. */
 export interface ComponentOptions extends ReadOptions {
@@ -38,6 +38,11 @@ export const COMPONENTS = {
   },
   text_encoder: {
     className: "CLIPTextModel",
+    base: "model",
+    pickle: "pytorch_model",
+  },
+  text_encoder_2: {
+    className: "CLIPTextModelWithProjection",
     base: "model",
     pickle: "pytorch_model",
   },

@@ -22,7 +22,7 @@ import type { JsonObject, JsonValue } from "./strict_json.ts";
 export { Component } from "./component.ts";
 export type { ComponentName, ComponentOptions } from "./component.ts";
 
-const PIPELINES = ["StableDiffusionPipeline"];
+const PIPELINES = ["StableDiffusionPipeline", "StableDiffusionXLPipeline"];
 
 /**
  * Opens a diffusers folder and checks its `model_index.json`.

@@ -113,7 +113,17 @@ export function winwinlay(options: WinWinLayOptions): GuidanceMethod {
 }
 
 /**
- * Cross-attention sites to guide.
+ * Sites of a model family: for SDXL, whose first up block has 30, only its first transformer's.
+ */
+export function defaultSites(
+  { added }: UnetConfig,
+): "middle_and_first_up" | "first_up_only" {
+  return added ? "first_up_only" : "middle_and_first_up";
+}
+
+/**
+ * Cross-attention sites to guide. A listed name may also be that of a transformer, such as
+ * `down_blocks.2.attentions.1`, for all of its sites.
  *
  * @throws {RangeError} If a listed site is not one of the UNet's.
  */
@@ -123,8 +133,10 @@ export function guidedSites(
 ): string[] {
   const all = attentionSites(config).filter((site) => site.kind === "cross");
   if (typeof choice !== "string") {
+    const named = (site: string) =>
+      choice.some((name) => site === name || site.startsWith(`${name}.`));
     for (const id of choice) {
-      if (!all.some((site) => site.id === id)) {
+      if (!all.some((site) => site.id === id || site.id.startsWith(`${id}.`))) {
         throw new RangeError(
           `Cannot guide ${id}: it must be one of ${
             all.map((site) => site.id).join(", ")
@@ -133,9 +145,7 @@ export function guidedSites(
       }
     }
     // In the order of execution, so that the tape may end at the last.
-    return all.filter((site) => choice.includes(site.id)).map((site) =>
-      site.id
-    );
+    return all.filter((site) => named(site.id)).map((site) => site.id);
   }
   const firstUp = all.find((site) => site.stage.startsWith("up_blocks"))?.stage;
   return all.filter(({ id, stage }) =>

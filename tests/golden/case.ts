@@ -17,6 +17,8 @@ export interface Entry {
   readonly id: string;
   readonly kind: string;
   readonly file: string;
+  /** Who made the numbers, such as `diffusers 0.40.0 DDIMScheduler`. */
+  readonly oracle?: string;
   readonly weights_file?: string;
   readonly attributes?: Readonly<Record<string, unknown>>;
   readonly config?: Readonly<Record<string, unknown>>;

@@ -13,10 +13,9 @@ import {
 import { sample } from "../../pipeline/sampler.ts";
 import {
   alphasCumprod,
-  ddim,
   scheduleConfig,
-  type Scheduler,
-} from "../../pipeline/scheduler.ts";
+} from "../../pipeline/schedule_config.ts";
+import { ddim, type Scheduler } from "../../pipeline/scheduler.ts";
 import { loadUnet, type Unet, unetForward } from "../../pipeline/unet.ts";
 import { energyGradient } from "../../pipeline/unet_grad.ts";
 import type { GoldenCase } from "./case.ts";
@@ -77,8 +76,8 @@ export async function runGuidance(c: GoldenCase): Promise<void> {
     abar,
   };
   c.expect("abar", [abar]);
-  const u = c.own(unetForward(unet, z0, timestep, uncond));
-  const e = c.own(unetForward(unet, z0, timestep, cond));
+  const u = c.own(unetForward(unet, z0, timestep, { states: uncond }));
+  const e = c.own(unetForward(unet, z0, timestep, { states: cond }));
   using both = stackBatch([u, e]);
   // With these coefficients the step gives the guided prediction itself.
   const { next, clean } = guidedStep(z0, both, cfg, { a: 0, b: 1, c: 1, d: 0 });
@@ -142,13 +141,16 @@ async function langevinRun(
     method.energy,
   );
   const final = await sample(unet, {
-    cond: setting.cond,
-    uncond: setting.uncond,
+    cond: { states: setting.cond },
+    uncond: { states: setting.uncond },
     guidanceScale: cfg,
     scheduler,
     noise: {
       initial: () => z0.retain(),
       langevin: (shape, _, k) => c.backend.upload(noises[k]!, shape),
+      ancestral: () => {
+        throw new Error("DDIM asks for none");
+      },
     },
     shape: z0.shape,
     energy,
@@ -198,7 +200,7 @@ async function backwardRun(
     unet,
     z0,
     timestep,
-    cond,
+    { states: cond },
     { energy, sites, rho: 0 },
   );
   for (const x of [output, grad, ...terms]) c.own(x);

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import type { Tensor } from "../../kernels/backend.ts";
 import { combine } from "../../kernels/combine.ts";
 import { stackBatch } from "../../kernels/concat.ts";
+import type { TextStage } from "../../pipeline/conditioning.ts";
 import { LayoutEnergy } from "../../pipeline/energy.ts";
 import { matchRegions } from "../../pipeline/generate.ts";
 import type { GuidanceMethod } from "../../pipeline/guidance/method.ts";
@@ -52,7 +53,7 @@ export async function runJob(c: GoldenCase): Promise<void> {
   const prompted = await openModel(c, findModel(c));
   // From the phrases; the file says which positions these are.
   const matches = matchRegions(
-    prompted.model.networks.tokenizer,
+    prompted.model.facts.tokenizers,
     prompt,
     regions,
   );
@@ -148,7 +149,9 @@ function findModel(c: GoldenCase): string {
 /** Opens a model and encodes both prompts; their ids must be those of the file. */
 async function openModel(c: GoldenCase, location: string): Promise<Prompted> {
   const model = c.own(await open(location, { backend: c.backend }));
-  const { tokenizer, textEncoder } = model.networks;
+  const [{ tokenizer, encoder: textEncoder }] = model.networks.text as [
+    TextStage,
+  ];
   const states = async (prompt: string, input: string): Promise<Tensor> => {
     const { ids } = tokenizer.encode(prompt);
     const right = String(ids) === String(await c.ints(input));
@@ -182,8 +185,8 @@ async function run(
   );
   return c.own(
     await sample(unet, {
-      cond,
-      uncond,
+      cond: { states: cond },
+      uncond: { states: uncond },
       guidanceScale: guidance_scale,
       scheduler: ddim(schedule, num_inference_steps),
       noise: await givenNoise(c, method),
@@ -209,6 +212,9 @@ async function givenNoise(
       const start = (step * method!.iterations + k) * initial.size;
       const values = noises.subarray(start, start + initial.size);
       return c.backend.upload(values, shape);
+    },
+    ancestral: () => {
+      throw new Error("DDIM asks for none");
     },
   };
 }

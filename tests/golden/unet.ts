@@ -2,6 +2,7 @@
 import { sizeOf, type Tensor } from "../../kernels/backend.ts";
 import { sliceBatch } from "../../kernels/concat.ts";
 import { Tape } from "../../kernels/tape.ts";
+import { type Conditioning, withTimeIds } from "../../pipeline/conditioning.ts";
 import { LayoutEnergy } from "../../pipeline/energy.ts";
 import { guidedSites } from "../../pipeline/guidance/winwinlay.ts";
 import { loadUnet, type Unet, unetForward } from "../../pipeline/unet.ts";
@@ -12,7 +13,7 @@ import { subjectsOf, type Variant, variantOf } from "./variant.ts";
 /** Latents of one timestep, with their text states. */
 interface Batch {
   readonly sample: Tensor;
-  readonly text: Tensor;
+  readonly text: Conditioning;
   readonly timestep: number;
 }
 
@@ -20,11 +21,16 @@ interface Batch {
 export async function runUnet(c: GoldenCase): Promise<void> {
   const unet = c.own(await loadUnet(c.backend, await c.weights()));
   const sample = await c.upload("input.sample");
-  const text = await c.uploadSwapped("input.encoder_hidden_states");
+  const states = await c.uploadSwapped("input.encoder_hidden_states");
+  const added = await addedOf(c, unet);
+  const text: Conditioning = { states, added };
   const timesteps = [...await c.ints("input.timesteps")];
   const items = timesteps.map((timestep, i): Batch => ({
     sample: c.own(sliceBatch(sample, i, 1)),
-    text: c.own(sliceBatch(text, i, 1)),
+    text: {
+      states: c.own(sliceBatch(states, i, 1)),
+      added: added && c.own(sliceBatch(added, i, 1)),
+    },
     timestep,
   }));
   // One pass has one timestep.
@@ -39,6 +45,18 @@ export async function runUnet(c: GoldenCase): Promise<void> {
     if (t) c.expect(name, c.own(unetForward(unet, sample, Number(t), text)));
   }
   await energies(c, unet, items);
+}
+
+/** SDXL's pooled text and sizes, one row per item of the batch. */
+async function addedOf(
+  c: GoldenCase,
+  { config }: Unet,
+): Promise<Tensor | undefined> {
+  if (!config.added) return undefined;
+  const [batch = 1, channels = 1] = c.shape("input.text_embeds");
+  const pooled = await c.upload("input.text_embeds", [batch, channels, 1]);
+  const ids = await c.floats("input.time_ids");
+  return c.own(withTimeIds(pooled, config.added, ids));
 }
 
 /** `eps`, stages, maps, and the way back through everything. */
@@ -56,7 +74,7 @@ async function wholeNetwork(
   let offset = 0;
   for (const { sample, text, timestep } of batches) {
     using tape = new Tape(c.backend, [sample]);
-    const all = [...Array(text.shape[2]).keys()];
+    const all = [...Array(text.states.shape[2]).keys()];
     const eps = tape.run(() =>
       unetForward(unet, sample, timestep, text, {
         probe: (site) => {

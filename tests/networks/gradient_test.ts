@@ -111,7 +111,7 @@ async function evaluate(
     ...ENERGY_DEFAULTS,
     ...options,
   });
-  const pass = await energyGradient(unet, latent, 621, states, {
+  const pass = await energyGradient(unet, latent, 621, { states }, {
     energy,
     sites: new Set(ids),
     rho,
@@ -206,7 +206,7 @@ test("energyGradient() gates satisfied subjects and leaves nothing behind", asyn
     const before = backend.memory.liveBytes;
     const run = async (floor: number | undefined): Promise<number> => {
       using energy = new LayoutEnergy(backend, SUBJECTS, ids.length, [64, 64]);
-      const pass = await energyGradient(unet, latent, 621, states, {
+      const pass = await energyGradient(unet, latent, 621, { states }, {
         energy,
         sites: new Set(ids),
         rho: 0,
@@ -246,7 +246,7 @@ test("unetForward() has a gradient from its output, and a batch is two single pa
       using t = backend.upload(states, [batch, TEXT, 11]);
       using g = backend.upload(seeds, [batch, 4, 8, 8]);
       using tape = new Tape(backend, [x]);
-      using y = tape.run(() => unetForward(unet, x, 300, t));
+      using y = tape.run(() => unetForward(unet, x, 300, { states: t }));
       const [dx] = tape.backward([[y, g]]) as [Tensor];
       using grad = dx;
       return await backend.read([y, grad]);

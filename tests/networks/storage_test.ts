@@ -48,7 +48,7 @@ async function guidedPass(
       ENERGY_DEFAULTS,
     );
     backend.resetPeak();
-    const pass = await energyGradient(unet, z, 621, text, {
+    const pass = await energyGradient(unet, z, 621, { states: text }, {
       energy,
       sites: new Set(ids),
       rho: 2,

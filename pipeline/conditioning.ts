@@ -1,0 +1,154 @@
+/**
+ * prompt -> what the UNet is conditioned on: text states, and for SDXL the pooled text with the sizes
+ * that its training pictures had.
+ */
+import type { Tensor } from "../kernels/backend.ts";
+import { concatChannels, stackBatch } from "../kernels/concat.ts";
+import {
+  encodePenultimate,
+  encodeText,
+  type TextEncoder,
+} from "./text_encoder.ts";
+import { sinusoid } from "./timestep.ts";
+import type { Tokenizer } from "./tokenize.ts";
+
+/** What a UNet pass is conditioned on. */
+export interface Conditioning {
+  /** Text states, `[batch, text channels, tokens]`. */
+  readonly states: Tensor;
+  /** SDXL: pooled text and embedded sizes, `[batch, added channels, 1]`. */
+  readonly added?: Tensor | undefined;
+}
+
+/** Channels of what SDXL adds to the time embedding. */
+export interface AddedChannels {
+  /** Of the pooled text. */
+  readonly pooled: number;
+  /** Of the sinusoid of each of six sizes. */
+  readonly timeChannels: number;
+}
+
+/** A tokenizer with its text encoder; SDXL has two. */
+export interface TextStage {
+  /** Text to ids. */
+  readonly tokenizer: Tokenizer;
+  /** Ids to states. */
+  readonly encoder: TextEncoder;
+}
+
+/** Sizes that SDXL is told, in pixels. */
+export interface MicroConditioning {
+  /** `[width, height]` of the picture before it was cropped and scaled. */
+  readonly originalSize: readonly [number, number];
+  /** `[left, top]` of the crop. */
+  readonly cropTopLeft: readonly [number, number];
+  /** `[width, height]` of the result. */
+  readonly targetSize: readonly [number, number];
+}
+
+/** How a prompt becomes a conditioning. */
+export interface PromptOptions {
+  /** Of the UNet that takes it. */
+  readonly added: AddedChannels | undefined;
+  /** Needed where `added` is. */
+  readonly sizes: MicroConditioning;
+  /** Keep what fits of a text that is too long. */
+  readonly truncate?: boolean | undefined;
+  /** Zeros instead of an encoded text, as SDXL wants for an empty negative prompt. */
+  readonly zeros?: boolean | undefined;
+}
+
+/**
+ * Encodes one prompt.
+ *
+ * SD1.x and SD2.x: the last states of the one encoder after its final LayerNorm. SDXL: the states
+ * before the last layer of both encoders, side by side, and the pooled text of the second.
+ *
+ * @param stages One, or two for SDXL.
+ * @returns Batch 1. The caller frees it with `freeConditioning`.
+ * @throws {RangeError} If the text is too long for a tokenizer.
+ * @see Podell et al. 2023, arXiv:2307.01952; diffusers `StableDiffusionXLPipeline.encode_prompt`.
+ */
+export function encodePrompt(
+  stages: readonly TextStage[],
+  prompt: string,
+  { added, sizes, truncate = false, zeros = false }: PromptOptions,
+): Conditioning {
+  const ids = stages.map(({ tokenizer }) =>
+    tokenizer.encode(prompt, { truncate }).ids
+  );
+  const [first, second] = stages;
+  if (!added) return { states: encodeText(first!.encoder, [ids[0]!]) };
+  const { backend } = first!.encoder;
+  using one = encodePenultimate(first!.encoder, ids[0]!, false).states;
+  const two = encodePenultimate(second!.encoder, ids[1]!, true);
+  using other = two.states;
+  using pooled = two.pooled!;
+  const states = concatChannels(one, other);
+  if (!zeros) return { states, added: withSizes(pooled, added, sizes) };
+  using _unused = states;
+  using nothing = backend.upload(new Float32Array(pooled.size), pooled.shape);
+  return {
+    states: backend.upload(new Float32Array(states.size), states.shape),
+    added: withSizes(nothing, added, sizes),
+  };
+}
+
+/**
+ * Pooled text and the six sizes, each as a sinusoid, in the order of diffusers' `time_ids`: original
+ * height and width, crop top and left, target height and width.
+ *
+ * @param pooled `[1, pooled channels, 1]`.
+ * @returns `[1, pooled channels + 6 time channels, 1]`.
+ */
+export function withSizes(
+  pooled: Tensor,
+  added: AddedChannels,
+  { originalSize, cropTopLeft, targetSize }: MicroConditioning,
+): Tensor {
+  const ids = [originalSize, cropTopLeft, targetSize].flatMap(([x, y]) => [
+    y,
+    x,
+  ]);
+  return withTimeIds(pooled, added, ids);
+}
+
+/** `withSizes` for given `time_ids`, `6 batch` numbers. */
+export function withTimeIds(
+  pooled: Tensor,
+  { timeChannels }: AddedChannels,
+  ids: ArrayLike<number>,
+): Tensor {
+  const waves = Float32Array.from(
+    Array.from(ids).flatMap((id) => [
+      ...sinusoid(id, timeChannels, { flipSinToCos: true, freqShift: 0 }),
+    ]),
+  );
+  const [batch = 1] = pooled.shape;
+  using sizes = pooled.backend.upload(waves, [batch, waves.length / batch, 1]);
+  return concatChannels(pooled, sizes);
+}
+
+/** Two conditionings as one batch, for classifier-free guidance. */
+export function stackConditioning(
+  a: Conditioning,
+  b: Conditioning,
+): Conditioning {
+  const states = stackBatch([a.states, b.states]);
+  return a.added && b.added
+    ? { states, added: stackBatch([a.added, b.added]) }
+    : { states };
+}
+
+/** Frees both tensors. */
+export function freeConditioning({ states, added }: Conditioning): void {
+  states.dispose();
+  added?.dispose();
+}
+
+/** For `using`. */
+export function heldConditioning(
+  c: Conditioning,
+): Conditioning & Disposable {
+  return { ...c, [Symbol.dispose]: () => freeConditioning(c) };
+}
