@@ -25,6 +25,7 @@ import {
   WeightsError,
 } from "./mod.ts";
 import { demo } from "./cli/demo.ts";
+import { MEMORY_FLAGS, WHERE_FLAGS } from "./cli/device.ts";
 import { doctor } from "./cli/doctor.ts";
 import {
   type Flag,
@@ -65,20 +66,6 @@ const VARIANT_FLAG: Flag = {
   choices: ["fp16"],
   help: "read the folder's fp16 files",
 };
-const WHERE_FLAGS: readonly Flag[] = [
-  {
-    name: "backend",
-    value: "NAME",
-    choices: ["auto", "webgpu", "cpu"],
-    help: "auto is WebGPU where there is an adapter, else the slow cpu (auto)",
-  },
-  {
-    name: "device",
-    value: "NAME",
-    choices: ["native", "dawn"],
-    help: "the runtime's own WebGPU, or the npm package webgpu",
-  },
-];
 const COMMON_FLAGS: readonly Flag[] = [
   { name: "debug", help: "show where an error comes from" },
   { name: "help", short: "h", help: "this text" },
@@ -121,6 +108,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
         },
         VARIANT_FLAG,
         ...WHERE_FLAGS,
+        ...MEMORY_FLAGS,
       ]],
       ["The method; in brackets the paper's value", METHOD_FLAGS],
       ["Other", COMMON_FLAGS],
@@ -176,8 +164,24 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     about: "adapters, limits, and a test of each backend",
     example: "doctor",
     usage: "doctor [options]",
-    flags: [["Options", [JSON_FLAG, ...COMMON_FLAGS]]],
-    run: (flags, io) => doctor(flags.has("json"), project.version, io),
+    flags: [["Options", [
+      {
+        name: "model",
+        value: "NAME|FOLDER|URL",
+        help: "will this model fit? Nothing of it is loaded",
+      },
+      {
+        name: "size",
+        value: "N|WxH",
+        help: "with --model: of the picture (the model's own)",
+      },
+      VARIANT_FLAG,
+      ...WHERE_FLAGS,
+      ...MEMORY_FLAGS,
+      JSON_FLAG,
+      ...COMMON_FLAGS,
+    ]]],
+    run: (flags, io) => doctor(flags, project.version, io),
   },
 };
 

@@ -13,7 +13,9 @@ import {
   unetForward,
   WebGpu,
 } from "../mod.ts";
+import { type Flags, UsageError } from "./flags.ts";
 import { formatBytes, formatSeconds, type Io } from "./io.ts";
+import { MODEL_ONLY, willItFit } from "./will_it_fit.ts";
 
 const FEATURES = ["shader-f16", "subgroups", "timestamp-query"];
 const LIMITS = [
@@ -39,11 +41,18 @@ interface SelfTest {
 
 /** Prints the report. Exit code 0 if what `auto` takes gives right numbers. */
 export async function doctor(
-  json: boolean,
+  flags: Flags,
   version: string,
   io: Io,
 ): Promise<number> {
   const { signal } = io;
+  const json = flags.has("json");
+  if (flags.has("model")) return await willItFit(flags, io);
+  for (const name of MODEL_ONLY) {
+    if (flags.has(name)) {
+      throw new UsageError(`Cannot use --${name}: it goes with --model`);
+    }
+  }
   const [runtime, runtimeVersion] = "Deno" in globalThis
     ? ["Deno", process.versions["deno"]]
     : ["Bun", process.versions["bun"]];

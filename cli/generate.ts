@@ -2,15 +2,15 @@
 import {
   checkForModel,
   describeModel,
-  type DeviceChoice,
   EMBEDDED_MODELS,
   encodePng,
+  type FullRequest,
   type GenerateRequest,
   metadata,
   type Model,
-  open,
 } from "../mod.ts";
 import { boxedPicture } from "./demo.ts";
+import { openPlanned } from "./device.ts";
 import { checkTargets, type NewFile, withSuffix, writeFiles } from "./files.ts";
 import { asUsage, type Flags, UsageError } from "./flags.ts";
 import { formatSeconds, type Io, Progress } from "./io.ts";
@@ -43,8 +43,12 @@ export async function generate(flags: Flags, io: Io): Promise<number> {
     { force: flags.has("force") },
   );
   const location = flags.text("model") ?? modelOf(asked.model);
-  const facts = await describeModel(location, { signal });
+  const facts = await describeModel(location, {
+    signal,
+    variant: flags.choice<"fp16">("variant"),
+  });
   let notes: string[] = [];
+  const requests: FullRequest[] = [];
   for (const { request } of jobs) {
     const checked = asUsage(() => checkForModel(request, facts));
     if (flags.has("overlay") && checked.request.regions.length === 0) {
@@ -53,32 +57,16 @@ export async function generate(flags: Flags, io: Io): Promise<number> {
       );
     }
     notes = checked.notes;
+    requests.push(checked.request);
   }
   for (const note of notes) io.say(`note: ${note}`);
 
-  await using model = await openModel(location, flags, io);
-  if (model.backend.kind === "cpu" && flags.text("backend") !== "cpu") {
-    io.say("note: there is no adapter, so this runs on the slow cpu backend");
-  }
+  await using opened = await openPlanned(location, facts, requests, flags, io);
   for (const [i, job] of jobs.entries()) {
-    await paint(model, job, count > 1 ? `${i + 1}/${count}` : "", flags, io);
+    const name = count > 1 ? `${i + 1}/${count}` : "";
+    await paint(opened.model, job, name, flags, io);
   }
   return 0;
-}
-
-async function openModel(
-  location: string,
-  flags: Flags,
-  io: Io,
-): Promise<Model> {
-  using progress = new Progress(io);
-  return await open(location, {
-    backend: flags.choice<"auto" | "webgpu" | "cpu">("backend") ?? "auto",
-    device: flags.choice<DeviceChoice>("device"),
-    variant: flags.choice<"fp16">("variant"),
-    signal: io.signal,
-    onProgress: (part, done, total) => progress.load(part, done, total),
-  });
 }
 
 /** Paints one picture, writes its files and prints their names. */

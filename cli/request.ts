@@ -5,6 +5,7 @@ import {
   parseBoxFlag,
   readPngText,
   REQUEST_KEY,
+  SCHEDULERS,
 } from "../mod.ts";
 import { asUsage, type Flag, type Flags, UsageError } from "./flags.ts";
 import { readMethod } from "./method.ts";
@@ -40,6 +41,12 @@ export const REQUEST_FLAGS: readonly Flag[] = [
   { name: "seed", value: "N", help: "whole number from 0 (0)" },
   { name: "steps", value: "N", help: "denoising steps" },
   {
+    name: "scheduler",
+    value: "NAME",
+    choices: SCHEDULERS,
+    help: "sampler (ddim)",
+  },
+  {
     name: "guidance-scale",
     value: "X",
     help: "scale of classifier-free guidance",
@@ -48,6 +55,25 @@ export const REQUEST_FLAGS: readonly Flag[] = [
     name: "size",
     value: "N|WxH",
     help: "pixels, one side of a square or width x height (the model's own)",
+  },
+  {
+    name: "truncate",
+    help: "cut prompts that are too long, and say what fell off",
+  },
+  {
+    name: "original-size",
+    value: "WxH",
+    help: "SDXL: size before cropping that it is told (the picture's)",
+  },
+  {
+    name: "crop",
+    value: "LEFT,TOP",
+    help: "SDXL: crop that it is told (0,0)",
+  },
+  {
+    name: "target-size",
+    value: "WxH",
+    help: "SDXL: final size that it is told (the picture's)",
   },
   {
     name: "preset",
@@ -89,6 +115,11 @@ export async function readRequest(flags: Flags): Promise<GenerateRequest> {
       template: flags.text("template"),
       seed: flags.number("seed"),
       steps: flags.number("steps"),
+      scheduler: flags.text("scheduler"),
+      truncate: flags.has("truncate") ? true : undefined,
+      originalSize: pairOf(flags, "original-size", "x"),
+      cropTopLeft: pairOf(flags, "crop", ","),
+      targetSize: pairOf(flags, "target-size", "x"),
       guidanceScale: flags.number("guidance-scale"),
       preset: flags.text("preset"),
       ...readSize(flags.text("size")),
@@ -124,7 +155,8 @@ function readGuidance(flags: Flags, base: unknown): unknown {
   return { ...(same ? old : {}), ...defined({ method }), ...given };
 }
 
-function readSize(text: string | undefined): Record<string, number> {
+/** `--size` as request keys. */
+export function readSize(text: string | undefined): Record<string, number> {
   if (text === undefined) return {};
   const match = /^(\d{1,6})(?:x(\d{1,6}))?$/i.exec(text);
   if (match === null) {
@@ -135,6 +167,24 @@ function readSize(text: string | undefined): Record<string, number> {
     );
   }
   return { width: Number(match[1]), height: Number(match[2] ?? match[1]) };
+}
+
+function pairOf(
+  flags: Flags,
+  name: string,
+  between: "x" | ",",
+): [number, number] | undefined {
+  const text = flags.text(name);
+  if (text === undefined) return undefined;
+  const parts = text.split(between);
+  if (parts.length !== 2 || !parts.every((part) => /^\d{1,6}$/.test(part))) {
+    throw new UsageError(
+      `Cannot use --${name}: it must be two whole numbers, such as 0${between}0: current ${
+        JSON.stringify(text)
+      }`,
+    );
+  }
+  return [Number(parts[0]), Number(parts[1])];
 }
 
 async function readLayout(path: string): Promise<Record<string, unknown>> {

@@ -57,7 +57,7 @@ export interface MemoryLimits {
 }
 
 /** Latent cells along a tile's side that are tried, after the whole. Smaller ones show seams. */
-const TILES = [64, 48, 32, 24];
+const TILES = [64, 56, 48, 40, 32, 24];
 
 /**
  * The networks of a model on a plan: sizes without numbers.
@@ -147,19 +147,17 @@ export async function chooseMemory(
   let unbound: DeviceMemoryError | undefined;
   const { bytes = Infinity } = limits;
   for (const type of weights) {
-    let tile: number | undefined;
-    // The decoder first: it does not depend on how the sampling is done.
-    const tiles = [undefined, ...TILES];
-    let sampling: RunMemory[] = [
+    // What is given up, step by step; sampling and decoding do not depend on each other.
+    const samplings: RunMemory[] = [
       { together: true, recompute: false },
       { together: true, recompute: true },
       { together: false, recompute: false },
       { together: false, recompute: true },
     ];
-    while (sampling.length && tiles.length) {
-      tile = tiles[0];
-      const choice = { weights: type, ...sampling[0], tile };
-      let found: MemoryEstimate;
+    const tiles = [undefined, ...TILES];
+    while (true) {
+      const choice = { weights: type, ...samplings[0], tile: tiles[0] };
+      let found: MemoryEstimate | undefined;
       try {
         found = await estimateMemory(
           model,
@@ -170,25 +168,23 @@ export async function chooseMemory(
       } catch (error) {
         if (!(error instanceof DeviceMemoryError)) throw error;
         unbound = error;
-        // Which of the two was it? A decoder in tiles that are small enough tells.
-        if (
-          await fitsBinding(
-            model,
-            request,
-            { ...choice, tile: TILES.at(-1) },
-            limits,
-          )
-        ) {
-          tiles.shift();
-        } else sampling = sampling.slice(1);
-        continue;
       }
-      if (found.peakBytes <= bytes) return found;
-      if (!least || found.peakBytes < least.peakBytes) least = found;
-      if (found.decoding > bytes) tiles.shift();
-      if (Math.max(found.sampling, found.text) > bytes) {
-        sampling = sampling.slice(1);
+      if (found && found.peakBytes <= bytes) return found;
+      if (found && !(least && least.peakBytes <= found.peakBytes)) {
+        least = found;
       }
+      // Which of the two was more than can be bound? The smallest tile tells.
+      const smallest = { ...choice, tile: TILES.at(-1) };
+      const decoding = found
+        ? found.decoding > bytes
+        : await fitsBinding(model, request, smallest, limits);
+      const sampling = found
+        ? Math.max(found.sampling, found.text) > bytes
+        : !decoding;
+      const before = samplings.length + tiles.length;
+      if (decoding && tiles.length > 1) tiles.shift();
+      if (sampling && samplings.length > 1) samplings.shift();
+      if (samplings.length + tiles.length === before) break;
     }
   }
   throw least ? tooMuch(model, request, least, bytes) : unbound!;

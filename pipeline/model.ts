@@ -137,7 +137,11 @@ export async function open(
     : [backend];
   try {
     const limits = await memoryLimits(backend, options);
-    const { choice } = await planMemory(facts, limits, options);
+    // Asked for by name: whether a picture fits is seen when its size is known.
+    const asked = options.weights ?? "auto";
+    const weights = asked === "auto"
+      ? (await planMemory(facts, limits, options)).choice.weights
+      : asked;
     const load = <T extends Disposable>(
       kind: ComponentName,
       loader: (
@@ -148,7 +152,7 @@ export async function open(
     ): Promise<T> =>
       folder.component(kind, { signal, variant }).then(async (source) => {
         const loaded = await loader(backend, source, {
-          storage: choice.weights,
+          storage: weights,
           signal,
           onTensor: progress(kind),
         });
@@ -175,7 +179,7 @@ export async function open(
     backend.trim(); // what loading needed
     const { schedule, zeroNegative } = facts;
     const networks = { backend, text, unet, vae, schedule, zeroNegative };
-    return new Model(facts, networks, choice.weights, limits, parts);
+    return new Model(facts, networks, weights, limits, parts);
   } catch (error) {
     for (const p of parts) p[Symbol.dispose]();
     throw error;

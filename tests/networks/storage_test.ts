@@ -9,6 +9,9 @@ import { Plan } from "../../kernels/plan.ts";
 import { WebGpu } from "../../kernels/webgpu.ts";
 import { ENERGY_DEFAULTS, LayoutEnergy } from "../../pipeline/energy.ts";
 import { guidedSites } from "../../pipeline/guidance/winwinlay.ts";
+import type { RunMemory } from "../../pipeline/generate.ts";
+import { estimateMemory } from "../../pipeline/memory.ts";
+import { open } from "../../pipeline/model.ts";
 import { attentionSites, loadUnet } from "../../pipeline/unet.ts";
 import { energyGradient } from "../../pipeline/unet_grad.ts";
 import { BACKEND, DEVICE, testBackend } from "../backend.ts";
@@ -107,6 +110,57 @@ if (BACKEND === "webgpu") {
       await guidedPass(own, run);
       await guidedPass(plan, run);
       assert.deepEqual(own.memory, plan.memory);
+    }
+  });
+}
+
+const REQUEST = {
+  prompt: "a red car and a blue house on grass",
+  regions: [
+    { phrase: "red car", boxes: [[0.06, 0.52, 0.54, 0.91]] },
+    { phrase: "blue house", boxes: [[0.56, 0.13, 0.95, 0.74]] },
+  ],
+  width: 64,
+  height: 64,
+  steps: 2,
+  guidance: { steps: 1, iterations: 1 },
+} as const;
+
+test("pictures are the same whatever is given up for memory, but for tiles", async () => {
+  const backend = await testBackend();
+  const paint = async (weights: StorageType, memory: RunMemory) => {
+    using model = await open("tiny-scenes", { backend, weights });
+    return (await model.generate(REQUEST, { memory })).rgb;
+  };
+  const plain = await paint("f32", {});
+  assert.deepEqual(await paint("f16", {}), plain);
+  assert.deepEqual(await paint("f32", { together: false }), plain);
+  const thrifty = await paint("f16", { together: false, recompute: true });
+  const most = thrifty.reduce(
+    (m, v, i) => Math.max(m, Math.abs(v - plain[i]!)),
+    0,
+  );
+  assert.ok(most <= 1, `${most} of 255`);
+  // One tile that covers all is the whole.
+  assert.deepEqual(await paint("f32", { tile: 16 }), plain);
+});
+
+if (BACKEND === "webgpu") {
+  test("a plan of a picture takes the bytes of the picture", async () => {
+    for (const memory of [{}, { together: false, recompute: true, tile: 12 }]) {
+      using backend = await WebGpu.open({ device: DEVICE });
+      using model = await open("tiny-scenes", { backend, weights: "f16" });
+      const { report, request } = await model.generate(REQUEST, { memory });
+      const { choice: _, largestTensorBytes, peakBytes, ...phases } =
+        await estimateMemory(
+          model.facts,
+          request,
+          { weights: "f16", ...memory },
+          backend.maxTensorBytes,
+        );
+      assert.deepEqual(report.memory, phases);
+      assert.equal(report.peakBytes, peakBytes);
+      assert.ok(largestTensorBytes > 100_000);
     }
   });
 }

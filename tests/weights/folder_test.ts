@@ -268,12 +268,12 @@ const INDEXES: [name: string, index: string | undefined, message: RegExp][] = [
   [
     "another pipeline",
     '{"_class_name": "FluxPipeline"}',
-    /must be StableDiffusionPipeline: .*"Flux/,
+    /must be StableDiffusionPipeline or StableDiffusionXLPipeline: .*"Flux/,
   ],
   [
     "no _class_name",
     "{}",
-    /must be StableDiffusionPipeline: current _class_name is undefined/,
+    /must be StableDiffusionPipeline or .*: current _class_name is undefined/,
   ],
   ["text that is not JSON", "<html>", /model_index.json: it must be JSON/],
   ["an array", "[]", /model_index.json: it must hold a JSON object/],

@@ -1,0 +1,165 @@
+/** Which device a command runs on, and whether its pictures will fit. */
+import {
+  type Backend,
+  type DeviceChoice,
+  type FullRequest,
+  type MemoryEstimate,
+  memoryLimits,
+  type Model,
+  type ModelFacts,
+  open,
+  openBackend,
+  planMemory,
+  type StorageType,
+} from "../mod.ts";
+import { type Flag, type Flags, UsageError } from "./flags.ts";
+import { type Io, Progress } from "./io.ts";
+
+/** Of every command that opens a device. */
+export const WHERE_FLAGS: readonly Flag[] = [
+  {
+    name: "backend",
+    value: "NAME",
+    choices: ["auto", "webgpu", "cpu"],
+    help: "auto is WebGPU where there is an adapter, else the slow cpu (auto)",
+  },
+  {
+    name: "device",
+    value: "NAME",
+    choices: ["native", "dawn"],
+    help: "the runtime's own WebGPU, or the npm package webgpu",
+  },
+];
+
+/** Of every command that loads a model. */
+export const MEMORY_FLAGS: readonly Flag[] = [
+  {
+    name: "weights",
+    value: "NAME",
+    choices: ["auto", "f32", "f16"],
+    help: "how weights are stored on the device (auto)",
+  },
+  {
+    name: "memory",
+    value: "SIZE",
+    help:
+      "device memory to stay in, such as 6GB (what the system says is left)",
+  },
+];
+
+const UNITS: Readonly<Record<string, number>> = {
+  MB: 1e6,
+  GB: 1e9,
+  MIB: 2 ** 20,
+  GIB: 2 ** 30,
+};
+
+/** `--memory` in bytes. */
+export function memoryFlag(flags: Flags): number | undefined {
+  const text = flags.text("memory");
+  if (text === undefined) return undefined;
+  const match = /^(\d+(?:\.\d+)?)\s*([MG]i?B)$/i.exec(text);
+  const bytes = match === null
+    ? 0
+    : Number(match[1]) * UNITS[match[2]!.toUpperCase()]!;
+  if (bytes <= 0) {
+    throw new UsageError(
+      `Cannot use --memory: it must be a size such as 6GB or 512MiB: current ${
+        JSON.stringify(text)
+      }`,
+    );
+  }
+  return bytes;
+}
+
+/** The backend that the flags ask for. */
+export function backendOf(flags: Flags): Promise<Backend> {
+  return openBackend({
+    backend: flags.choice<"auto" | "webgpu" | "cpu">("backend") ?? "auto",
+    device: flags.choice<DeviceChoice>("device"),
+  });
+}
+
+/** A model on a device of its own. */
+export interface Opened extends AsyncDisposable {
+  /** Ready to paint. */
+  readonly model: Model;
+}
+
+/**
+ * Plans every request, says what they take, and only then loads the model.
+ *
+ * @throws {DeviceMemoryError} If one of them cannot fit.
+ */
+export async function openPlanned(
+  location: string,
+  facts: ModelFacts,
+  requests: readonly FullRequest[],
+  flags: Flags,
+  io: Io,
+): Promise<Opened> {
+  const memoryBytes = memoryFlag(flags);
+  const backend = await backendOf(flags);
+  try {
+    if (backend.kind === "cpu" && flags.text("backend") !== "cpu") {
+      io.say("note: there is no adapter, so this runs on the slow cpu backend");
+    }
+    const limits = await memoryLimits(backend, { memoryBytes });
+    const asked = flags.choice<"auto" | StorageType>("weights") ?? "auto";
+    const sizes = new Map(requests.map((r) => [sizeKey(r), r]));
+    const plans: MemoryEstimate[] = [];
+    for (const request of sizes.values()) {
+      plans.push(
+        await planMemory(facts, limits, { weights: asked, request }),
+      );
+    }
+    const most = plans.toSorted((a, b) => b.peakBytes - a.peakBytes)[0]!;
+    const weights = plans.some(({ choice }) => choice.weights === "f16")
+      ? "f16"
+      : "f32";
+    if (backend.kind === "webgpu") io.say(describePlan(most, limits.bytes));
+    using progress = new Progress(io);
+    const model = await open(location, {
+      backend,
+      weights,
+      memoryBytes: limits.bytes,
+      variant: flags.choice<"fp16">("variant"),
+      signal: io.signal,
+      onProgress: (part, done, total) => progress.load(part, done, total),
+    });
+    return {
+      model,
+      [Symbol.asyncDispose]: async () => {
+        await model[Symbol.asyncDispose]();
+        backend[Symbol.dispose]();
+      },
+    };
+  } catch (error) {
+    backend[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** Requests that take the same memory. */
+function sizeKey({ width, height, guidance, regions }: FullRequest): string {
+  return JSON.stringify([width, height, guidance, regions]);
+}
+
+/** One line: what is needed, of what there is, and how. */
+export function describePlan(
+  { choice, peakBytes, weights }: MemoryEstimate,
+  available: number | undefined,
+): string {
+  const gb = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
+  const ways = [
+    `weights ${gb(weights)} as ${choice.weights}`,
+    ...(choice.together === false ? ["one prompt at a time"] : []),
+    ...(choice.recompute ? ["blocks run again on the way back"] : []),
+    ...(choice.tile === undefined
+      ? []
+      : [`decoded in tiles of ${choice.tile}`]),
+  ];
+  return `needs ${gb(peakBytes)}${
+    available === undefined ? "" : ` of ${gb(available)}`
+  } of device memory: ${ways.join(", ")}`;
+}
