@@ -33,6 +33,7 @@ export {
   memoryLimits,
   Model,
   type ModelFacts,
+  type ModelParts,
   open,
   openBackend,
   type OpenOptions,

@@ -79,6 +79,7 @@ export async function planFullSize(): Promise<
         name: `${kind}, thriftiest`,
         plan: await estimateMemory(model, wanted, {
           weights: "f16",
+          freeText: true,
           together: false,
           recompute: true,
           tile: 32,

@@ -20,7 +20,7 @@ import {
 } from "../mod.ts";
 import { findBun, softwareEnv } from "../tests/machine.ts";
 import { planFullSize } from "./full_plan.ts";
-import { FULL_CONFIGS } from "./full_configs.ts";
+import type { FULL_CONFIGS } from "./full_configs.ts";
 import { writeRandomCheckpoint } from "./random_checkpoint.ts";
 
 type ModelName = keyof typeof FULL_CONFIGS;
@@ -261,6 +261,7 @@ console.log([
     const numbers = [weights, text, sampling, decoding, peakBytes].map(gb);
     const how = [
       choice.weights,
+      ...(choice.freeText ? ["text encoders freed"] : []),
       choice.together ? "both prompts at once" : "one prompt at a time",
       ...(choice.recompute ? ["recompute"] : []),
       ...(choice.tile ? [`tiles of ${choice.tile}`] : []),

@@ -153,6 +153,7 @@ export function describePlan(
   const gb = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
   const ways = [
     `weights ${gb(weights)} as ${choice.weights}`,
+    ...(choice.freeText ? ["text encoders freed once used"] : []),
     ...(choice.together === false ? ["one prompt at a time"] : []),
     ...(choice.recompute ? ["blocks run again on the way back"] : []),
     ...(choice.tile === undefined

@@ -33,7 +33,7 @@ export function readConfig(
   const fail = (key: string, must: string): never => {
     throw new WeightsError(
       `Cannot use ${name}: config key "${key}" must be ${must}: current ${
-        JSON.stringify(config[key])
+        JSON.stringify(config[key]) ?? "config has none"
       }`,
     );
   };

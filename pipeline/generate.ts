@@ -43,6 +43,8 @@ export interface Networks {
   readonly schedule: ScheduleConfig;
   /** Zeros stand for an empty negative prompt, as SDXL's `force_zeros_for_empty_prompt` says. */
   readonly zeroNegative: boolean;
+  /** Frees the text encoders; whoever gave them loads them again for the next prompt. */
+  readonly freeText?: () => void;
 }
 
 /** What a step tells while it runs. */
@@ -105,6 +107,8 @@ export interface RunMemory {
   readonly together?: boolean;
   /** See `EnergyRequest`. Default false. */
   readonly recompute?: boolean;
+  /** Free the text encoders once the prompts are encoded. Default false. */
+  readonly freeText?: boolean;
   /** Decode in tiles of at most so many latent cells along a side. Default in one piece. */
   readonly tile?: number | undefined;
 }
@@ -235,6 +239,7 @@ export async function paint(
     networks.zeroNegative && negativePrompt === "",
   );
   backend.flush();
+  if (options.memory?.freeText) networks.freeText?.();
   nextPhase();
 
   // regions -> energy

@@ -94,6 +94,9 @@ export async function planNetworks(
     vae: await loadVae(plan, source("vae"), options),
     schedule,
     zeroNegative: false,
+    freeText: () => {
+      for (const { encoder } of text) encoder[Symbol.dispose]();
+    },
   };
 }
 
@@ -146,17 +149,27 @@ export async function chooseMemory(
   let least: MemoryEstimate | undefined;
   let unbound: DeviceMemoryError | undefined;
   const { bytes = Infinity } = limits;
-  for (const type of weights) {
+  const ways = weights.flatMap((type) =>
+    [false, true].map((freeText) => ({ type, freeText }))
+  );
+  for (const { type, freeText } of ways) {
     // What is given up, step by step; sampling and decoding do not depend on each other.
-    const samplings: RunMemory[] = [
-      { together: true, recompute: false },
-      { together: true, recompute: true },
-      { together: false, recompute: false },
-      { together: false, recompute: true },
-    ];
+    const samplings: RunMemory[] = [{ together: true, recompute: false }];
+    if (freeText) { // loading the text encoders again costs less than all of these
+      samplings.push(
+        { together: true, recompute: true },
+        { together: false, recompute: false },
+        { together: false, recompute: true },
+      );
+    }
     const tiles = [undefined, ...TILES];
     while (true) {
-      const choice = { weights: type, ...samplings[0], tile: tiles[0] };
+      const choice = {
+        weights: type,
+        freeText,
+        ...samplings[0],
+        tile: tiles[0],
+      };
       let found: MemoryEstimate | undefined;
       try {
         found = await estimateMemory(

@@ -128,8 +128,6 @@ export async function open(
   const { signal, variant, onProgress } = options;
   await using folder = await openModelFolder(location, { signal });
   const facts = await readFacts(folder, location, { signal, variant });
-  const progress = (part: string) => (done: number, total: number): void =>
-    onProgress?.(part, done, total);
 
   const backend = await openBackend(options);
   const parts: Disposable[] = typeof options.backend === "object"
@@ -142,46 +140,87 @@ export async function open(
     const weights = asked === "auto"
       ? (await planMemory(facts, limits, options)).choice.weights
       : asked;
-    const load = <T extends Disposable>(
-      kind: ComponentName,
-      loader: (
-        backend: Backend,
-        source: Component,
-        options: LoadOptions,
-      ) => Promise<T>,
-    ): Promise<T> =>
-      folder.component(kind, { signal, variant }).then(async (source) => {
-        const loaded = await loader(backend, source, {
-          storage: weights,
-          signal,
-          onTensor: progress(kind),
-        });
-        parts.unshift(loaded);
-        return loaded;
-      });
-    const text: TextStage[] = [];
-    for (const [i, tokenizer] of facts.tokenizers.entries()) {
-      const encoder = i === 0
-        ? await load("text_encoder", loadTextEncoder)
-        : await load(
-          "text_encoder_2",
-          (b, source, o) =>
-            loadTextEncoder(b, source, { ...o, projection: true }),
-        );
-      text.push({ tokenizer, encoder });
-    }
-    const unet = await load("unet", loadUnet);
-    const vae = await load(
+    const from: LoadFrom = { folder, facts, backend, weights, variant };
+    const text = await loadText(from, { signal, onProgress });
+    parts.unshift(...text.map(({ encoder }) => encoder));
+    const unet = await loadPart(from, "unet", loadUnet, { signal, onProgress });
+    parts.unshift(unet);
+    const vae = await loadPart(
+      from,
       "vae",
       (b, source, o) =>
         loadVae(b, source, { ...o, encoder: options.encoder ?? false }),
+      { signal, onProgress },
     );
+    parts.unshift(vae);
     backend.trim(); // what loading needed
     const { schedule, zeroNegative } = facts;
     const networks = { backend, text, unet, vae, schedule, zeroNegative };
-    return new Model(facts, networks, weights, limits, parts);
+    const reload = async (
+      signal: AbortSignal | undefined,
+    ): Promise<TextStage[]> => {
+      await using folder = await openModelFolder(location, { signal });
+      return await loadText({ ...from, folder }, { signal });
+    };
+    return new Model(facts, networks, { weights, limits, parts, reload });
   } catch (error) {
     for (const p of parts) p[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** Where the weights of a model are, and how they are stored. */
+interface LoadFrom {
+  readonly folder: DiffusersFolder;
+  readonly facts: ModelFacts;
+  readonly backend: Backend;
+  readonly weights: StorageType;
+  readonly variant: OpenOptions["variant"];
+}
+
+async function loadPart<T>(
+  { folder, backend, weights, variant }: LoadFrom,
+  kind: ComponentName,
+  load: (
+    backend: Backend,
+    source: Component,
+    options: LoadOptions,
+  ) => Promise<T>,
+  { signal, onProgress }: Pick<OpenOptions, "signal" | "onProgress">,
+): Promise<T> {
+  return await load(
+    backend,
+    await folder.component(kind, { signal, variant }),
+    {
+      storage: weights,
+      signal,
+      onTensor: (done, total) => onProgress?.(kind, done, total),
+    },
+  );
+}
+
+/** One encoder for each tokenizer. */
+async function loadText(
+  from: LoadFrom,
+  options: Pick<OpenOptions, "signal" | "onProgress">,
+): Promise<TextStage[]> {
+  const stages: TextStage[] = [];
+  try {
+    for (const [i, tokenizer] of from.facts.tokenizers.entries()) {
+      const encoder = i === 0
+        ? await loadPart(from, "text_encoder", loadTextEncoder, options)
+        : await loadPart(
+          from,
+          "text_encoder_2",
+          (b, source, o) =>
+            loadTextEncoder(b, source, { ...o, projection: true }),
+          options,
+        );
+      stages.push({ tokenizer, encoder });
+    }
+    return stages;
+  } catch (error) {
+    for (const { encoder } of stages) encoder[Symbol.dispose]();
     throw error;
   }
 }
@@ -435,6 +474,20 @@ async function readTokenizer(
   });
 }
 
+/** What `open` gives a model besides its networks. */
+export interface ModelParts {
+  /** How weights are stored. */
+  readonly weights: StorageType;
+  /** What the device offers. */
+  readonly limits: MemoryLimits;
+  /** To dispose, the backend among them unless it was given. */
+  readonly parts: readonly Disposable[];
+  /** Loads the text encoders again. */
+  readonly reload: (
+    signal: AbortSignal | undefined,
+  ) => Promise<readonly TextStage[]>;
+}
+
 /** A checkpoint on a backend, ready to paint. Made by `open`. */
 export class Model implements AsyncDisposable, Disposable {
   /** The embedded model's name or the folder's. */
@@ -447,22 +500,24 @@ export class Model implements AsyncDisposable, Disposable {
   readonly weights: StorageType;
   readonly #limits: MemoryLimits;
   readonly #plans = new Map<string, MemoryEstimate>();
-  readonly #parts: Disposable[];
+  readonly #parts: Set<Disposable>;
+  readonly #reload: ModelParts["reload"];
+  #text: readonly TextStage[] | undefined;
 
   /** Use `open`. */
   constructor(
     facts: ModelFacts,
     networks: Networks,
-    weights: StorageType,
-    limits: MemoryLimits,
-    parts: Disposable[],
+    { weights, limits, parts, reload }: ModelParts,
   ) {
     this.name = facts.name;
     this.facts = facts;
     this.networks = networks;
     this.weights = weights;
+    this.#text = networks.text;
     this.#limits = limits;
-    this.#parts = parts;
+    this.#parts = new Set(parts);
+    this.#reload = reload;
   }
 
   /** Where it runs. */
@@ -524,15 +579,41 @@ export class Model implements AsyncDisposable, Disposable {
     const more = memory.tile === undefined ? [] : [
       `the picture is decoded in tiles of ${memory.tile} latent cells, which may differ slightly in colour`,
     ];
-    return await generate(this.networks, full, [...notes, ...more], {
-      ...options,
-      memory,
-    });
+    const text = this.#text ??= await this.#loadText(options.signal);
+    const freeText = (): void => {
+      this.#text = undefined;
+      for (const { encoder } of text) {
+        this.#parts.delete(encoder);
+        encoder[Symbol.dispose]();
+      }
+    };
+    return await generate(
+      { ...this.networks, text, freeText },
+      full,
+      [...notes, ...more],
+      { ...options, memory },
+    );
+  }
+
+  /** After `freeText`. */
+  async #loadText(
+    signal: AbortSignal | undefined,
+  ): Promise<readonly TextStage[]> {
+    const text = await this.#reload(signal);
+    for (const { encoder } of text) this.#parts.add(encoder);
+    this.backend.trim();
+    return text;
   }
 
   /** Frees weights, and the device unless it was given. */
   [Symbol.dispose](): void {
-    for (const part of this.#parts.splice(0)) part[Symbol.dispose]();
+    const parts = [...this.#parts];
+    this.#parts.clear();
+    // The backend last.
+    for (const part of parts.filter((p) => p !== this.backend)) {
+      part[Symbol.dispose]();
+    }
+    if (parts.includes(this.backend)) this.backend[Symbol.dispose]();
   }
 
   /** For `await using`. */

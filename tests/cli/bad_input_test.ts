@@ -108,6 +108,32 @@ const OPTIONS: readonly Row[] = [
   [[...CAR, "--seed", "abc"], 2, /--seed: it must be a number: current "abc"/],
   [[...CAR, "--seed", ""], 2, /--seed: it must be a number/],
   [[...CAR, "--seed", "-1"], 2, /seed must be from 0 to \d+: current -1/],
+  [
+    [...CAR, "--scheduler", "eular"],
+    2,
+    /--scheduler: it must be ddim or .*did you mean euler\?/,
+  ],
+  [[...CAR, "--weights", "f8"], 2, /--weights: it must be auto or f32 or f16/],
+  [[...CAR, "--memory", "6"], 2, /--memory: it must be a size such as 6GB/],
+  [[...CAR, "--memory", "0GB"], 2, /--memory: it must be a size such as 6GB/],
+  [
+    [...CAR, "--memory", "1MB"],
+    5,
+    /Cannot paint 128x128 with tiny-scenes: .*current least is 0.0\d GB/,
+  ],
+  [
+    [...CAR, "--original-size", "128x128"],
+    2,
+    /originalSize goes with SDXL models: current model is "tiny-scenes"/,
+  ],
+  [[...CAR, "--crop", "1x2"], 2, /--crop: it must be two whole numbers/],
+  [["doctor", "--memory", "6GB"], 2, /--memory: it goes with --model/],
+  [["doctor", "--size", "64"], 2, /--size: it goes with --model/],
+  [
+    ["doctor", "--model", "@/none"],
+    3,
+    /must be a folder with model_index.json/,
+  ],
   [[...CAR, "--seed", "1.5"], 2, /seed must be a whole number: current 1.5/],
   [
     [...CAR, "--seed", "9007199254740991", "--count", "2"],
@@ -442,7 +468,13 @@ const WEIGHTS: readonly Row[] = [
   [
     MODEL,
     3,
-    /its _class_name must be StableDiffusionPipeline: .*"StableDiffusionXLPipeline"/,
+    /its _class_name must be StableDiffusionPipeline or .*"FluxPipeline"/,
+    json("model_index.json", { _class_name: "FluxPipeline" }),
+  ],
+  [
+    MODEL,
+    3,
+    /text_encoder_2.config.json: the file must exist/,
     json("model_index.json", { _class_name: "StableDiffusionXLPipeline" }),
   ],
   [
@@ -462,6 +494,16 @@ const WEIGHTS: readonly Row[] = [
     3,
     /Cannot use model\/unet: config key/,
     json("unet/config.json", { addition_embed_type: "text_time" }),
+  ],
+  [
+    MODEL,
+    3,
+    /pipeline and UNet must both be SDXL's or neither/,
+    json("unet/config.json", {
+      addition_embed_type: "text_time",
+      addition_time_embed_dim: 8,
+      projection_class_embeddings_input_dim: 80,
+    }),
   ],
   [
     MODEL,

@@ -141,13 +141,31 @@ test("pictures are the same whatever is given up for memory, but for tiles", asy
     0,
   );
   assert.ok(most <= 1, `${most} of 255`);
+  {
+    // The text encoders are loaded again for the second picture.
+    using model = await open("tiny-scenes", { backend, weights: "f16" });
+    const full = backend.memory.liveBytes;
+    for (const _ of [1, 2]) {
+      const { rgb } = await model.generate(REQUEST, {
+        memory: { freeText: true },
+      });
+      assert.deepEqual(rgb, plain);
+      assert.ok(backend.memory.liveBytes < full);
+    }
+  }
   // One tile that covers all is the whole.
   assert.deepEqual(await paint("f32", { tile: 16 }), plain);
 });
 
 if (BACKEND === "webgpu") {
   test("a plan of a picture takes the bytes of the picture", async () => {
-    for (const memory of [{}, { together: false, recompute: true, tile: 12 }]) {
+    const thrifty = {
+      freeText: true,
+      together: false,
+      recompute: true,
+      tile: 12,
+    };
+    for (const memory of [{}, thrifty]) {
       using backend = await WebGpu.open({ device: DEVICE });
       using model = await open("tiny-scenes", { backend, weights: "f16" });
       const { report, request } = await model.generate(REQUEST, { memory });

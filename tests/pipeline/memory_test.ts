@@ -33,6 +33,7 @@ test("chooseMemory() takes the fastest way where nothing is scarce", async () =>
   const { choice } = await chooseMemory(facts, request(128), limits, ["f32"]);
   assert.deepEqual(choice, {
     weights: "f32",
+    freeText: false,
     together: true,
     recompute: false,
     tile: undefined,
