@@ -24,6 +24,7 @@ import {
   NoDeviceError,
   WeightsError,
 } from "./mod.ts";
+import { batch } from "./cli/batch.ts";
 import { demo } from "./cli/demo.ts";
 import { MEMORY_FLAGS, WHERE_FLAGS } from "./cli/device.ts";
 import { doctor } from "./cli/doctor.ts";
@@ -96,6 +97,11 @@ const COMMANDS: Readonly<Record<string, Command>> = {
           value: "N",
           help: "seeds SEED, SEED+1, ...: NAME-1.png, NAME-2.png, ... (1)",
         },
+        {
+          name: "seeds",
+          value: "N,N,...",
+          help: "these seeds: NAME-1.png, NAME-2.png, ...",
+        },
         JSON_FLAG,
       ]],
       ["Model and machine", [
@@ -114,6 +120,54 @@ const COMMANDS: Readonly<Record<string, Command>> = {
       ["Other", COMMON_FLAGS],
     ],
     run: generate,
+  },
+  batch: {
+    about: "a file of layouts, one per line -> a folder of pictures; resumable",
+    example: "batch layouts.jsonl -o pictures",
+    usage:
+      'batch LAYOUTS.jsonl -o FOLDER [options], each line a request such as {"id": "car", "prompt": "a red car", "regions": [{"phrase": "red car", "boxes": [[0.1, 0.4, 0.6, 0.9]]}], "seeds": [1, 2]}',
+    flags: [
+      [
+        "Defaults for lines that do not say it",
+        REQUEST_FLAGS.filter(({ name }) =>
+          !["box", "layout", "from", "seed"].includes(name)
+        ),
+      ],
+      ["Output", [
+        {
+          name: "output",
+          short: "o",
+          value: "FOLDER",
+          help:
+            "where to: ID.png, or ID-SEED.png for several seeds, and results.jsonl",
+        },
+        {
+          name: "force",
+          help: "paint again what is there for another request",
+        },
+        {
+          name: "keep-going",
+          help: "note a picture that fails in errors.jsonl and go on",
+        },
+        JSON_FLAG,
+      ]],
+      ["Model and machine", [
+        {
+          name: "model",
+          value: "NAME|FOLDER|URL",
+          help: `${
+            EMBEDDED_MODELS.join(" or ")
+          }, or a diffusers folder (tiny-scenes)`,
+        },
+        VARIANT_FLAG,
+        ...WHERE_FLAGS,
+        ...MEMORY_FLAGS,
+      ]],
+      ["The method; in brackets the paper's value", METHOD_FLAGS],
+      ["Other", COMMON_FLAGS],
+    ],
+    words: 1,
+    run: batch,
   },
   demo: {
     about: "the same seed without and with guidance, side by side",

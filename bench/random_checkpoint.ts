@@ -39,7 +39,9 @@ export async function componentShapes(
     ? await loadUnet(plan, source)
     : name === "vae"
     ? await loadVae(plan, source, { encoder: true })
-    : await loadTextEncoder(plan, source);
+    : await loadTextEncoder(plan, source, {
+      projection: name === "text_encoder_2",
+    });
   return shapes;
 }
 

@@ -9,33 +9,27 @@ import {
   metadata,
   type Model,
 } from "../mod.ts";
+import { seedsOf } from "./batch_jobs.ts";
 import { boxedPicture } from "./demo.ts";
 import { openPlanned } from "./device.ts";
 import { checkTargets, type NewFile, withSuffix, writeFiles } from "./files.ts";
-import { asUsage, type Flags, UsageError } from "./flags.ts";
+import { asUsage, type Flags, readNumber, UsageError } from "./flags.ts";
 import { formatSeconds, type Io, Progress } from "./io.ts";
 import { readRequest } from "./request.ts";
-
-const MOST_PICTURES = 10_000;
 
 /** Checks everything, then paints one picture or several. */
 export async function generate(flags: Flags, io: Io): Promise<number> {
   const { signal } = io;
   const asked: GenerateRequest & { model?: unknown } = await readRequest(flags);
-  const count = flags.number("count") ?? 1;
-  if (!(Number.isInteger(count) && count >= 1 && count <= MOST_PICTURES)) {
-    throw new UsageError(
-      `Cannot use --count: it must be a whole number from 1 to ${MOST_PICTURES}: current ${count}`,
-    );
-  }
   const output = flags.text("output") ?? "out.png";
-  const jobs = Array.from({ length: count }, (_, i) => {
+  const seeds = readSeeds(flags, asked.seed);
+  const count = seeds.length;
+  const jobs = seeds.map((seed, i) => {
     const path = count === 1 ? output : withSuffix(output, `-${i + 1}`);
     const overlay = flags.has("overlay")
       ? withSuffix(path, ".boxes")
       : undefined;
-    const seed = asked.seed ?? 0; // checked below, whatever a file says
-    const request = i === 0 ? asked : { ...asked, seed: seed + i };
+    const request = seed === undefined ? asked : { ...asked, seed };
     return { path, overlay, request };
   });
   await checkTargets(
@@ -67,6 +61,38 @@ export async function generate(flags: Flags, io: Io): Promise<number> {
     await paint(opened.model, job, name, flags, io);
   }
   return 0;
+}
+
+/** The seed of each picture: listed, counted from the request's, or the request's own. */
+function readSeeds(
+  flags: Flags,
+  first: unknown,
+): readonly (number | undefined)[] {
+  const text = flags.text("seeds");
+  if (text === undefined) {
+    const count = flags.number("count");
+    return asFlag("count", () => seedsOf(first, undefined, count));
+  }
+  for (const name of ["seed", "count"]) {
+    if (flags.has(name)) {
+      throw new UsageError(`Cannot use --${name} with --seeds: one must do`);
+    }
+  }
+  const seeds = text.split(",").map((part) => readNumber(part, "seeds"));
+  return asFlag("seeds", () => seedsOf(undefined, seeds, undefined));
+}
+
+function asFlag<T>(name: string, check: () => T): T {
+  try {
+    return check();
+  } catch (cause) {
+    throw new UsageError(
+      `Cannot use --${name}: ${
+        (cause as Error).message.replace(/^\w+ must/, "it must")
+      }`,
+      { cause },
+    );
+  }
 }
 
 /** Paints one picture, writes its files and prints their names. */
@@ -125,6 +151,7 @@ async function paint(
     `${phrase} ${Math.round(share * 100)} %`
   );
   io.say([
+    `seed ${result.request.seed}`,
     ...(shares.length ? [`attention in its box: ${shares.join(", ")}`] : []),
     `${formatSeconds(report.seconds)} on ${backend}`,
   ].join("; "));

@@ -106,7 +106,20 @@ export async function readRequest(flags: Flags): Promise<GenerateRequest> {
     }
   }
   const file = layout === undefined ? {} : await readLayout(layout);
-  const base = { ...earlier, ...file };
+  const request = requestOver({ ...earlier, ...file }, flags);
+  if (request["prompt"] === undefined) {
+    throw new UsageError(
+      "Cannot generate: there must be a prompt: give --prompt, --layout or --from",
+    );
+  }
+  return request as unknown as GenerateRequest;
+}
+
+/** A request from a file under what the flags say. */
+export function requestOver(
+  base: Readonly<Record<string, unknown>>,
+  flags: Flags,
+): Record<string, unknown> {
   const request: Record<string, unknown> = {
     ...base,
     ...defined({
@@ -132,12 +145,7 @@ export async function readRequest(flags: Flags): Promise<GenerateRequest> {
   }
   const guidance = readGuidance(flags, base["guidance"]);
   if (guidance !== undefined) request["guidance"] = guidance;
-  if (request["prompt"] === undefined) {
-    throw new UsageError(
-      "Cannot generate: there must be a prompt: give --prompt, --layout or --from",
-    );
-  }
-  return request as unknown as GenerateRequest;
+  return request;
 }
 
 function readGuidance(flags: Flags, base: unknown): unknown {

@@ -1,0 +1,272 @@
+/**
+ * The folder of a batch: what is there already, and how a picture gets in, so that a run may be killed
+ * at any point and started again: nothing double, nothing half.
+ *
+ * A picture is done when its PNG is there and carries the request. It is written under another name and
+ * renamed; its line in results.jsonl follows. Starting again, a torn last line is cut off, a line
+ * without its picture is dropped, and a picture without its line gets one.
+ */
+import { createHash } from "node:crypto";
+import {
+  appendFile,
+  mkdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  writeFile,
+} from "node:fs/promises";
+import { hostname } from "node:os";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { decodePng, readPngText, REQUEST_KEY } from "../mod.ts";
+import type { Job } from "./batch_jobs.ts";
+import { UsageError } from "./flags.ts";
+
+/** One line of results.jsonl. */
+export interface ResultLine {
+  /** Name in the folder. */
+  readonly file: string;
+  /** Anything else about it. */
+  readonly [key: string]: unknown;
+}
+
+const RESULTS = "results.jsonl";
+const LOCK = ".batch.lock";
+
+/** The open folder of a batch; closing it frees the lock. */
+export class BatchFolder implements AsyncDisposable {
+  readonly #path: string;
+  readonly #lock: string;
+
+  private constructor(path: string, lock: string) {
+    this.#path = path;
+    this.#lock = lock;
+  }
+
+  /**
+   * Makes the folder if it is not there, and takes its lock.
+   *
+   * @throws {UsageError} If it cannot be, or another batch is at work in it.
+   */
+  static async open(path: string): Promise<BatchFolder> {
+    const parent = dirname(path);
+    if (!(await stat(parent).catch(() => undefined))?.isDirectory()) {
+      throw new UsageError(
+        `Cannot write into ${path}: its folder must exist: current ${parent} is none`,
+      );
+    }
+    try {
+      await mkdir(path, { recursive: true });
+    } catch (cause) {
+      throw new UsageError(
+        `Cannot write into ${path}: it must be a folder: current error is ${
+          (cause as Error).message
+        }`,
+        { cause },
+      );
+    }
+    return new BatchFolder(path, await takeLock(path));
+  }
+
+  /**
+   * Brings results.jsonl and the pictures into line.
+   *
+   * @param force Paint again what is there for another request, instead of an error.
+   * @returns The jobs that are left.
+   * @throws {UsageError} If a picture is there that belongs to another request.
+   */
+  async reconcile(
+    jobs: readonly Job[],
+    force: boolean,
+  ): Promise<{ readonly left: Job[]; readonly done: Job[] }> {
+    const left: Job[] = [], done: Job[] = [];
+    for (const job of jobs) {
+      await rm(`${job.path}.partial`, { force: true });
+      const found = await requestIn(job.path);
+      if (found === undefined) left.push(job);
+      else if (found === JSON.stringify(job.request)) done.push(job);
+      else if (force) left.push(job);
+      else {
+        throw new UsageError(
+          `Cannot paint line ${job.line}: ${job.path} must not be there for another request: current file ${
+            found === "" ? "is no picture of ours" : "has another"
+          }; choose another id or -o, or --force`,
+        );
+      }
+    }
+    await this.#mendResults(left, done);
+    return { left, done };
+  }
+
+  /** Puts a painted picture and its line into the folder. */
+  async add(job: Job, png: Uint8Array, more: object): Promise<ResultLine> {
+    const partial = `${job.path}.partial`;
+    try {
+      await writeFile(partial, png);
+      await rename(partial, job.path);
+    } catch (cause) {
+      await rm(partial, { force: true });
+      throw new Error(
+        `Cannot write ${job.path}: ${(cause as Error).message}`,
+        { cause },
+      );
+    }
+    const line = lineOf(job, more);
+    await appendFile(join(this.#path, RESULTS), `${JSON.stringify(line)}\n`);
+    return line;
+  }
+
+  /** Notes a picture that could not be painted, in errors.jsonl. */
+  async addError(job: Job, error: Error): Promise<void> {
+    const { message } = error;
+    const line = JSON.stringify({ ...lineOf(job, {}), error: message });
+    await appendFile(join(this.#path, "errors.jsonl"), `${line}\n`);
+  }
+
+  /** Frees the lock. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (
+      await readFile(join(this.#path, LOCK), "utf8").catch(() => "") ===
+        this.#lock
+    ) {
+      await rm(join(this.#path, LOCK), { force: true });
+    }
+  }
+
+  async #mendResults(
+    left: readonly Job[],
+    done: readonly Job[],
+  ): Promise<void> {
+    const path = join(this.#path, RESULTS);
+    const text = await readFile(path, "utf8").catch((error) => {
+      if (error.code === "ENOENT") return "";
+      throw error;
+    });
+    const gone = new Set(left.map(nameOf));
+    const kept: string[] = [];
+    const seen = new Set<string>();
+    const lines = text.split("\n");
+    for (const [i, line] of lines.entries()) {
+      if (line === "") continue;
+      let file: unknown;
+      try {
+        ({ file } = JSON.parse(line) as { file?: unknown });
+      } catch (cause) {
+        // Only the last can be one that a kill cut short.
+        if (i === lines.length - 1) continue;
+        throw new UsageError(
+          `Cannot go on in ${this.#path}: line ${
+            i + 1
+          } of ${RESULTS} must be JSON: current ${
+            JSON.stringify(line.slice(0, 60))
+          }`,
+          { cause },
+        );
+      }
+      if (typeof file !== "string" || gone.has(file) || seen.has(file)) {
+        continue;
+      }
+      seen.add(file);
+      kept.push(line);
+    }
+    for (const job of done) {
+      if (seen.has(nameOf(job))) continue;
+      kept.push(JSON.stringify(lineOf(job, { recovered: true })));
+    }
+    const mended = kept.map((line) => `${line}\n`).join("");
+    if (mended === text) return;
+    await writeFile(`${path}.partial`, mended);
+    await rename(`${path}.partial`, path);
+  }
+}
+
+function nameOf({ id }: Job): string {
+  return `${id}.png`;
+}
+
+function lineOf(job: Job, more: object): ResultLine {
+  const { id, line, request, notes } = job;
+  const hash = createHash("sha256").update(JSON.stringify(request));
+  return {
+    file: nameOf(job),
+    id,
+    line,
+    seed: request.seed,
+    request: hash.digest("hex").slice(0, 16),
+    ...(notes.length ? { notes } : {}),
+    ...more,
+  };
+}
+
+/** The request in a PNG; "" if it is no whole PNG with one; undefined if there is no file. */
+async function requestIn(path: string): Promise<string | undefined> {
+  let bytes: Uint8Array;
+  try {
+    bytes = await readFile(path);
+  } catch (error) {
+    const { code } = error as { code?: string };
+    if (code === "ENOENT") return undefined;
+    if (code === "EISDIR") return "";
+    throw error;
+  }
+  try {
+    decodePng(bytes);
+    return readPngText(bytes).get(REQUEST_KEY) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+/** Takes the lock; that of a process that is gone is taken over. */
+async function takeLock(folder: string): Promise<string> {
+  const path = join(folder, LOCK);
+  const own = JSON.stringify({
+    pid: process.pid,
+    host: hostname(),
+    started: Date.now(),
+  });
+  for (let attempt = 0; attempt < 3; attempt++) {
+    try {
+      await writeFile(path, own, { flag: "wx" });
+      if (await readFile(path, "utf8") === own) return own;
+    } catch (error) {
+      if ((error as { code?: string }).code !== "EEXIST") throw error;
+    }
+    const other = await readFile(path, "utf8").catch(() => "");
+    const { pid, host } = parseLock(other);
+    if (host === hostname() && alive(pid)) {
+      throw new UsageError(
+        `Cannot write into ${folder}: no other batch may be at work in it: current is process ${pid}`,
+      );
+    }
+    if (host !== undefined && host !== hostname()) {
+      throw new UsageError(
+        `Cannot write into ${folder}: no other batch may be at work in it: current lock is of ${host}; remove ${path} if that one is gone`,
+      );
+    }
+    await rm(path, { force: true });
+  }
+  throw new UsageError(
+    `Cannot write into ${folder}: no other batch may be at work in it: current lock is ${path}`,
+  );
+}
+
+function parseLock(text: string): { pid: number; host: string | undefined } {
+  try {
+    const { pid, host } = JSON.parse(text) as { pid: number; host: string };
+    return { pid, host };
+  } catch {
+    return { pid: 0, host: undefined }; // cut short by a kill
+  }
+}
+
+function alive(pid: number): boolean {
+  if (pid === process.pid) return false; // ours from before: this process runs one batch at a time
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as { code?: string }).code === "EPERM";
+  }
+}
