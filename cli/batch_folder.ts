@@ -106,7 +106,7 @@ export class BatchFolder implements AsyncDisposable {
       await writeFile(partial, png);
       await rename(partial, job.path);
     } catch (cause) {
-      await rm(partial, { force: true });
+      await rm(partial, { force: true }).catch(() => {}); // the first error counts
       throw new Error(
         `Cannot write ${job.path}: ${(cause as Error).message}`,
         { cause },

@@ -40,7 +40,7 @@ test("generate writes a PNG and its overlay, and --from gives the same pixels", 
   ]], first.err.join("\n"));
   assert.match(
     first.err.join("\n"),
-    /^step 2\/2.*\nattention in its box: red car \d+ %; [\d.]+ s on cpu/,
+    /^step 2\/2.*\nseed 5; attention in its box: red car \d+ %; [\d.]+ s on cpu/,
   );
   const { width, height } = decodePng(await readFile(at("a.png")));
   assert.deepEqual([width, height], [64, 64]);
