@@ -67,6 +67,13 @@ const VARIANT_FLAG: Flag = {
   choices: ["fp16"],
   help: "read the folder's fp16 files",
 };
+const PREDICTION_FLAG: Flag = {
+  name: "prediction",
+  value: "NAME",
+  choices: ["epsilon", "v_prediction"],
+  help:
+    "what the UNet of a .safetensors file predicts, where the file does not say it right",
+};
 const COMMON_FLAGS: readonly Flag[] = [
   { name: "debug", help: "show where an error comes from" },
   { name: "help", short: "h", help: "this text" },
@@ -107,12 +114,13 @@ const COMMANDS: Readonly<Record<string, Command>> = {
       ["Model and machine", [
         {
           name: "model",
-          value: "NAME|FOLDER|URL",
+          value: "NAME|FOLDER|FILE|URL",
           help: `${
             EMBEDDED_MODELS.join(" or ")
-          }, or a diffusers folder (tiny-scenes)`,
+          }, a diffusers folder or a .safetensors file (tiny-scenes)`,
         },
         VARIANT_FLAG,
+        PREDICTION_FLAG,
         ...WHERE_FLAGS,
         ...MEMORY_FLAGS,
       ]],
@@ -204,7 +212,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
       },
       {
         name: "model",
-        value: "NAME|FOLDER|URL",
+        value: "NAME|FOLDER|FILE|URL",
         help: "with --prompt: whose tokenizer (tiny-scenes)",
       },
       VARIANT_FLAG,
@@ -221,7 +229,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     flags: [["Options", [
       {
         name: "model",
-        value: "NAME|FOLDER|URL",
+        value: "NAME|FOLDER|FILE|URL",
         help: "will this model fit? Nothing of it is loaded",
       },
       {

@@ -236,8 +236,22 @@ export type {
   Component,
   ComponentName,
   ComponentOptions,
+  TensorFile,
 } from "./weights/component.ts";
+export type { Checkpoint } from "./weights/checkpoint.ts";
 export { DiffusersFolder, openFolder } from "./weights/folder.ts";
+export type { ConfigOverrides } from "./weights/ldm_configs.ts";
+export type { LdmFamily } from "./weights/ldm_kinds.ts";
+export type { LdmPrediction } from "./weights/ldm_prediction.ts";
+export {
+  type CheckpointOptions,
+  openCheckpoint,
+} from "./weights/open_checkpoint.ts";
+export {
+  openSingleFile,
+  SingleFile,
+  type SingleFileOptions,
+} from "./weights/single_file.ts";
 export type { JsonObject, JsonValue } from "./weights/strict_json.ts";
 export {
   type Dtype,

@@ -10,6 +10,7 @@ import {
   open,
   openBackend,
   planMemory,
+  type Prediction,
   type StorageType,
 } from "../mod.ts";
 import { type Flag, type Flags, UsageError } from "./flags.ts";
@@ -124,6 +125,7 @@ export async function openPlanned(
       weights,
       memoryBytes: limits.bytes,
       variant: flags.choice<"fp16">("variant"),
+      prediction: flags.choice<Prediction>("prediction"),
       signal: io.signal,
       onProgress: (part, done, total) => progress.load(part, done, total),
     });

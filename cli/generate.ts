@@ -8,6 +8,7 @@ import {
   type GenerateRequest,
   metadata,
   type Model,
+  type Prediction,
 } from "../mod.ts";
 import { seedsOf } from "./batch_jobs.ts";
 import { boxedPicture } from "./demo.ts";
@@ -40,6 +41,7 @@ export async function generate(flags: Flags, io: Io): Promise<number> {
   const facts = await describeModel(location, {
     signal,
     variant: flags.choice<"fp16">("variant"),
+    prediction: flags.choice<Prediction>("prediction"),
   });
   let notes: string[] = [];
   const requests: FullRequest[] = [];

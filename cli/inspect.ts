@@ -1,17 +1,19 @@
 /** `inspect`: what a PNG, a prompt, a model folder or a safetensors file holds. */
 import { open as openFile } from "node:fs/promises";
 import {
+  type Checkpoint,
   decodePng,
   describeModel,
-  type DiffusersFolder,
   embeddedModel,
   matchPhrase,
   openFolder,
+  openSingleFile,
   openSource,
   REQUEST_KEY,
   Safetensors,
   type TensorInfo,
   tokenTable,
+  WeightsError,
 } from "../mod.ts";
 import { asUsage, type Flags, UsageError } from "./flags.ts";
 import { formatBytes, formatTable, type Io } from "./io.ts";
@@ -40,9 +42,8 @@ export async function inspect(flags: Flags, io: Io): Promise<number> {
       throw new UsageError(`Cannot use --${name}: it goes with --prompt`);
     }
   }
-  if (/\.safetensors$/i.test(what!)) {
-    await using file = await Safetensors.open(await openSource(what!));
-    printTensors(what!, Object.fromEntries(file.metadata), file, json, io);
+  if (/\.safetensors(\?[^/]*)?$/i.test(what!)) { // a URL may have a query
+    await inspectFile(what!, flags, io);
   } else if (await startsLikePng(what!)) {
     await inspectPng(what!, json, io);
   } else {
@@ -136,8 +137,38 @@ async function inspectPrompt(
   io.out(`${rows.length} of ${tokenizer.maxLength - 2} tokens`);
 }
 
+/** A whole pipeline by its networks, under diffusers' names; any other file as it is. */
+async function inspectFile(path: string, flags: Flags, io: Io): Promise<void> {
+  const json = flags.has("json");
+  const { signal } = io;
+  await using file = await Safetensors.open(
+    await openSource(path, { signal }),
+    { signal },
+  );
+  const metadata = Object.fromEntries(file.metadata);
+  const names = [...file.tensors.keys()];
+  if (names.some((name) => name.startsWith("model.diffusion_model."))) {
+    try {
+      await using pipeline = await openSingleFile(path, { signal });
+      const { name, family, prediction } = pipeline;
+      io.out(
+        json
+          ? JSON.stringify({ name, family, prediction, metadata })
+          : `${name}  ${family}, predicts ${prediction}\n`,
+      );
+      await inspectFolder(pipeline, flags, io);
+      return;
+    } catch (error) {
+      // Shown all the same: to look into it is how one finds out what is wrong.
+      if (!(error instanceof WeightsError)) throw error;
+      io.say(`note: ${error.message}`);
+    }
+  }
+  printTensors(path, metadata, file, json, io);
+}
+
 async function inspectFolder(
-  folder: DiffusersFolder,
+  folder: Checkpoint,
   flags: Flags,
   io: Io,
 ): Promise<void> {

@@ -1,4 +1,4 @@
-/** Opens a checkpoint: the embedded model, or a diffusers folder on disk or over http. */
+/** Opens a checkpoint: the embedded model, a diffusers folder or a single file, on disk or over http. */
 import type { DeviceChoice } from "../kernels/adapter.ts";
 import type { Backend, StorageType } from "../kernels/backend.ts";
 import { Cpu } from "../kernels/cpu.ts";
@@ -8,13 +8,11 @@ import { Plan } from "../kernels/plan.ts";
 import { WebGpu } from "../kernels/webgpu.ts";
 import { EMBEDDED_MODELS, embeddedModel } from "../weights/embedded.ts";
 import { WeightsError } from "../weights/errors.ts";
-import {
-  type Component,
-  type ComponentName,
-  type DiffusersFolder,
-  openFolder,
-} from "../weights/folder.ts";
-import { readJsonObject } from "../weights/json_file.ts";
+import type { Checkpoint } from "../weights/checkpoint.ts";
+import type { Component, ComponentName } from "../weights/component.ts";
+import { asJsonObject } from "../weights/json_file.ts";
+import type { ConfigOverrides } from "../weights/ldm_configs.ts";
+import { openCheckpoint } from "../weights/open_checkpoint.ts";
 import type { JsonObject } from "../weights/strict_json.ts";
 import type { TextStage } from "./conditioning.ts";
 import {
@@ -46,7 +44,11 @@ import {
   type Preset,
   type RequestLimits,
 } from "./request.ts";
-import { type ScheduleConfig, scheduleConfig } from "./schedule_config.ts";
+import {
+  type Prediction,
+  type ScheduleConfig,
+  scheduleConfig,
+} from "./schedule_config.ts";
 import type { LoadOptions } from "./parameters.ts";
 import { loadTextEncoder } from "./text_encoder.ts";
 import { Tokenizer } from "./tokenize.ts";
@@ -61,6 +63,10 @@ export interface OpenOptions {
   readonly device?: DeviceChoice | undefined;
   /** Which files of a folder to read. */
   readonly variant?: "fp16" | undefined;
+  /** What the UNet of a single file predicts. Left out: what the file says of itself. */
+  readonly prediction?: Prediction | undefined;
+  /** Config values of a single file that its tensors do not show, such as heads and groups. */
+  readonly configOverrides?: ConfigOverrides | undefined;
   /**
    * How weights are stored on the device: `f32`, `f16` in half the bytes, or `auto`: f16 where the
    * checkpoint's numbers have 16 bits and it is large, or where f32 does not fit. Default auto.
@@ -99,7 +105,7 @@ export async function openBackend(
 /**
  * Opens a model.
  *
- * @param location A name of `EMBEDDED_MODELS`, a diffusers folder, or its URL.
+ * @param location A name of `EMBEDDED_MODELS`, a diffusers folder, a `.safetensors` file with a whole pipeline, or the URL of either.
  * @returns The model; dispose it to free the device.
  * @throws {WeightsError} If there is no such model or it does not fit what is supported.
  * @throws {NoDeviceError} If WebGPU was asked for and there is no adapter.
@@ -126,7 +132,7 @@ export async function open(
   options: OpenOptions = {},
 ): Promise<Model> {
   const { signal, variant, onProgress } = options;
-  await using folder = await openModelFolder(location, { signal });
+  await using folder = await openModelFolder(location, options);
   const facts = await readFacts(folder, location, { signal, variant });
 
   const backend = await openBackend(options);
@@ -261,7 +267,10 @@ export interface CheckedRequest {
  */
 export async function describeModel(
   location: string | URL = "tiny-scenes",
-  options: Pick<OpenOptions, "signal" | "variant"> = {},
+  options: Pick<
+    OpenOptions,
+    "signal" | "variant" | "prediction" | "configOverrides"
+  > = {},
 ): Promise<ModelFacts> {
   await using folder = await openModelFolder(location, options);
   return await readFacts(folder, location, options);
@@ -354,27 +363,34 @@ async function floatBytes(facts: ModelFacts): Promise<number> {
 
 async function openModelFolder(
   location: string | URL,
-  options: { readonly signal?: AbortSignal | undefined },
-): Promise<DiffusersFolder> {
+  { signal, prediction, configOverrides }: Pick<
+    OpenOptions,
+    "signal" | "prediction" | "configOverrides"
+  >,
+): Promise<Checkpoint> {
   const known = typeof location === "string"
     ? embeddedModel(location)
     : undefined;
   try {
-    return await openFolder(known ?? location, options);
+    return await openCheckpoint(known ?? location, {
+      signal,
+      prediction,
+      configOverrides,
+    });
   } catch (cause) {
     const bare = typeof location === "string" && /^[\w.-]+$/.test(location);
     if (!(cause instanceof WeightsError) || !bare) throw cause;
     throw new WeightsError(
       `Cannot open model "${location}": it must be ${
         EMBEDDED_MODELS.join(" or ")
-      }, or a diffusers folder: ${cause.message}`,
+      }, a diffusers folder or a .safetensors file: ${cause.message}`,
       { cause },
     );
   }
 }
 
 async function readFacts(
-  folder: DiffusersFolder,
+  folder: Checkpoint,
   location: string | URL,
   { signal, variant }: Pick<OpenOptions, "signal" | "variant">,
 ): Promise<ModelFacts> {
@@ -382,8 +398,8 @@ async function readFacts(
     embeddedModel(location) !== undefined;
   const name = embedded ? location : folder.name;
   const xl = folder.index["_class_name"] === "StableDiffusionXLPipeline";
-  const json = (path: string) =>
-    readJsonObject(folder.location, path, { signal });
+  const json = async (path: string): Promise<JsonObject> =>
+    asJsonObject(await folder.json(path, { signal }), `${name}/${path}`);
   const parts = [
     "text_encoder",
     ...(xl ? ["text_encoder_2"] : []),
@@ -456,7 +472,7 @@ const SDXL: Preset = {
 };
 
 async function readTokenizer(
-  folder: DiffusersFolder,
+  folder: Checkpoint,
   part: string,
   signal: AbortSignal | undefined,
 ): Promise<Tokenizer> {

@@ -51,6 +51,24 @@ export const COMPONENTS = {
 const WHY_NO_PICKLE =
   "pickle files are not read because loading one runs code from it; convert it to safetensors";
 
+/** Named tensors that are read one at a time: a {@linkcode Safetensors} file, or part of one. */
+export interface TensorFile {
+  /** Every tensor by name. */
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  /** Reads one tensor of F32, F16 or BF16 as float32, `[product(shape)]`. */
+  readFloat32(
+    name: string,
+    options?: ReadOptions,
+  ): Promise<Float32Array<ArrayBuffer>>;
+  /** Reads one tensor's little-endian bytes. */
+  readBytes(
+    name: string,
+    options?: ReadOptions,
+  ): Promise<Uint8Array<ArrayBuffer>>;
+  /** Closes it; calling it twice does no harm. */
+  close(): Promise<void>;
+}
+
 /** The config and the tensors of one network. Made by {@linkcode DiffusersFolder.component}. */
 export class Component implements AsyncDisposable {
   /** `<folder>/<component>`, for messages. */
@@ -59,8 +77,8 @@ export class Component implements AsyncDisposable {
   readonly config: JsonObject;
   /** Every tensor of every shard. `offset` counts in the tensor's own file. */
   readonly tensors: ReadonlyMap<string, TensorInfo>;
-  readonly #files: readonly Safetensors[];
-  readonly #fileOf = new Map<string, Safetensors>();
+  readonly #files: readonly TensorFile[];
+  readonly #fileOf = new Map<string, TensorFile>();
 
   /**
    * Use {@linkcode DiffusersFolder.component}.
@@ -69,7 +87,7 @@ export class Component implements AsyncDisposable {
    * @param config The content of `config.json`.
    * @param files The open weight files, no tensor in two of them.
    */
-  constructor(name: string, config: JsonObject, files: readonly Safetensors[]) {
+  constructor(name: string, config: JsonObject, files: readonly TensorFile[]) {
     this.name = name;
     this.config = config;
     this.#files = files;
@@ -121,7 +139,7 @@ export class Component implements AsyncDisposable {
     await this.close();
   }
 
-  #file(tensor: string): Safetensors {
+  #file(tensor: string): TensorFile {
     const file = this.#fileOf.get(tensor);
     if (file === undefined) {
       throw new WeightsError(
@@ -290,7 +308,7 @@ export async function describeWeights(
     : files;
 }
 
-async function closeAll(files: readonly Safetensors[]): Promise<void> {
+async function closeAll(files: readonly TensorFile[]): Promise<void> {
   await Promise.all(files.map((file) => file.close()));
 }
 

@@ -44,3 +44,20 @@ export function bfloat16ToFloat32(
   for (let i = 0; i < halves.length; i++) bits[i] = halves[i]! << 16;
   return new Float32Array(bits.buffer);
 }
+
+/**
+ * The elements of a tensor as float32.
+ *
+ * @param dtype As safetensors names it.
+ * @param buffer Its little-endian elements; float32 is not copied.
+ * @returns The same values, or `undefined` for a dtype that is not F32, F16 or BF16.
+ */
+export function floatsOf(
+  dtype: string,
+  buffer: ArrayBuffer,
+): Float32Array<ArrayBuffer> | undefined {
+  if (dtype === "F32") return new Float32Array(buffer);
+  if (dtype === "F16") return float16ToFloat32(new Uint16Array(buffer));
+  if (dtype === "BF16") return bfloat16ToFloat32(new Uint16Array(buffer));
+  return undefined;
+}

@@ -46,12 +46,22 @@ export async function readJsonObject(
   relativePath: string,
   options: ReadOptions,
 ): Promise<JsonObject> {
-  const value = await readJson(location, relativePath, options);
+  return asJsonObject(
+    await readJson(location, relativePath, options),
+    displayName(joinLocation(location, relativePath)),
+  );
+}
+
+/**
+ * Insists on an object.
+ *
+ * @param name Of the file, for the message.
+ * @throws {WeightsError} If it is anything else.
+ */
+export function asJsonObject(value: JsonValue, name: string): JsonObject {
   if (isJsonObject(value)) return value;
   throw new WeightsError(
-    `Cannot read ${
-      displayName(joinLocation(location, relativePath))
-    }: it must hold a JSON object: current ${quote(value)}`,
+    `Cannot read ${name}: it must hold a JSON object: current ${quote(value)}`,
   );
 }
 

@@ -4,7 +4,7 @@
 // little-endian, as is every machine that WebGPU runs on.
 import type { ByteSource, ReadOptions } from "./byte_source.ts";
 import { quote, WeightsError } from "./errors.ts";
-import { bfloat16ToFloat32, float16ToFloat32 } from "./float_formats.ts";
+import { floatsOf } from "./float_formats.ts";
 import {
   type Dtype,
   readSafetensorsHeader,
@@ -71,16 +71,12 @@ export class Safetensors implements AsyncDisposable {
     options: ReadOptions = {},
   ): Promise<Float32Array<ArrayBuffer>> {
     const info = this.#info(name);
-    const { dtype } = info;
-    if (dtype !== "F32" && dtype !== "F16" && dtype !== "BF16") {
+    // of no bytes: the dtype alone says whether there is anything to read
+    if (floatsOf(info.dtype, new ArrayBuffer(0)) === undefined) {
       throw this.#dtypeError(info, "F32, F16 or BF16");
     }
     const { buffer } = await this.#read(info, options);
-    if (dtype === "F32") return new Float32Array(buffer);
-    const halves = new Uint16Array(buffer);
-    return dtype === "F16"
-      ? float16ToFloat32(halves)
-      : bfloat16ToFloat32(halves);
+    return floatsOf(info.dtype, buffer)!;
   }
 
   /**
