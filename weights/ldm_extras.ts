@@ -30,6 +30,10 @@ export const EXTRAS: readonly Extra[] = [
     reason: "the state of training",
   },
   {
+    names: /^embedding_manager\./,
+    reason: "words that were trained for prompts, which no prompt here can name",
+  },
+  {
     names: /^(global_step|epoch|v_pred|ztsnr|scale_factor)$/,
     reason: "a number or mark that is read apart from the networks",
   },
