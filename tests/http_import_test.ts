@@ -8,6 +8,7 @@ import { decodePng } from "../mod.ts";
 import { runChild } from "./cli/harness.ts";
 import { sendRange, serve, type TestServer } from "./weights/http_server.ts";
 import { tempFolder } from "./weights/temp_folder.ts";
+import { fileOf, tinyLdm } from "./weights/tiny_ldm.ts";
 
 const ROOT = fileURLToPath(new URL("../", import.meta.url));
 const TYPES: Readonly<Record<string, string>> = {
@@ -63,6 +64,25 @@ test("mod.ts paints when imported over http without a config", async () => {
   assert.ok(
     server.log.some((line) => line.startsWith("/weights/tiny-scenes/unet/")),
   );
+});
+
+test("mod.ts opens a single file when imported over http: CLIP's merges come along", async () => {
+  await using server = await serveRepository();
+  const { ldm } = await tinyLdm("sdxl");
+  await using folder = await tempFolder({
+    "one.safetensors": fileOf(ldm),
+    "ids.ts": `import { describeModel } from "${server.url}/mod.ts";
+     const { tokenizers } = await describeModel("one.safetensors");
+     for (const t of tokenizers) console.log(...t.encode("a red car").ids);`,
+  });
+  const { code, out, err } = await runChild([], {
+    ...BARE,
+    script: join(folder.path, "ids.ts"),
+    cwd: folder.path,
+  });
+  assert.equal(code, 0, err.join("\n"));
+  const ids = "49406 320 736 1615 49407";
+  assert.deepEqual(out, [49407, 0].map((pad) => ids + ` ${pad}`.repeat(72)));
 });
 
 test("cli.ts runs from http: inspect, help, and the demo's workers", async () => {

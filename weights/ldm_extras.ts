@@ -31,7 +31,8 @@ export const EXTRAS: readonly Extra[] = [
   },
   {
     names: /^embedding_manager\./,
-    reason: "words that were trained for prompts, which no prompt here can name",
+    reason:
+      "words that were trained for prompts, which no prompt here can name",
   },
   {
     names: /^(global_step|epoch|v_pred|ztsnr|scale_factor)$/,

@@ -87,6 +87,10 @@ export class SingleFile implements Checkpoint {
   readonly #source: ByteSource;
   readonly #files: ReadonlyMap<string, JsonObject>;
   readonly #components: ReadonlyMap<ComponentName, Component>;
+  readonly #tokenizers = new Map<
+    ClipPadding,
+    Promise<ReadonlyMap<string, string>>
+  >();
 
   private constructor(
     source: ByteSource,
@@ -256,7 +260,7 @@ export class SingleFile implements Checkpoint {
     if (name === undefined || more !== undefined) return undefined;
     const padding = paddingOf(this.family, folder!);
     if (padding === undefined) return undefined;
-    return (await clipTokenizerFiles(padding, options)).get(name);
+    return (await this.#tokenizer(padding, options)).get(name);
   }
 
   /** Closes the file; calling it twice does no harm. */
@@ -267,6 +271,20 @@ export class SingleFile implements Checkpoint {
   /** The same as {@linkcode SingleFile.close}. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  /** Read once, since its four files are asked for one by one. */
+  #tokenizer(
+    padding: ClipPadding,
+    options: ReadOptions,
+  ): Promise<ReadonlyMap<string, string>> {
+    let files = this.#tokenizers.get(padding);
+    if (files === undefined) {
+      files = clipTokenizerFiles(padding, options);
+      this.#tokenizers.set(padding, files);
+      files.catch(() => this.#tokenizers.delete(padding)); // an abort is not for ever
+    }
+    return files;
   }
 
   #missing(relativePath: string): MissingFileError {

@@ -62,11 +62,11 @@ test("open() paints the same from a single file as from the golden folder", asyn
     vae: { norm_num_groups: 4 },
     text_encoder: { num_attention_heads: 3 },
   };
-  const expected = await paint(GOLDEN, 64);
-  const { rgb, name } = await paint(single, 64, { configOverrides });
+  const expected = await paint(GOLDEN, 32);
+  const { rgb, name } = await paint(single, 32, { configOverrides });
   assert.equal(name, "tiny");
   assert.deepEqual(rgb, expected.rgb);
-  const other = await paint(single, 64, {
+  const other = await paint(single, 32, {
     configOverrides,
     prediction: "v_prediction",
   });

@@ -38,6 +38,8 @@ const SD21: Readonly<Record<string, Config>> = {
 /** Tensors and numbers of the published components; undefined where not known for certain. */
 const MODELS: readonly {
   readonly family: Family;
+  /** SD2: the file holds the text encoder's last layer, which is not used. */
+  readonly lastLayer?: boolean;
   readonly parts: Readonly<Record<string, Config>>;
   readonly counts: Readonly<
     Record<string, readonly [tensors: number, values: number | undefined]>
@@ -50,6 +52,16 @@ const MODELS: readonly {
       unet: [686, 859_520_964],
       vae: [248, 83_653_863],
       text_encoder: [196, 123_060_480],
+    },
+  },
+  {
+    family: "sd2",
+    lastLayer: true,
+    parts: SD21,
+    counts: {
+      unet: [686, 865_910_724],
+      vae: [248, 83_653_863],
+      text_encoder: [372, undefined],
     },
   },
   {
@@ -73,14 +85,15 @@ const MODELS: readonly {
   },
 ];
 
-for (const { family, parts, counts } of MODELS) {
-  test(`SingleFile knows every tensor of ${family} at full size`, async () => {
+for (const { family, lastLayer = false, parts, counts } of MODELS) {
+  const name = family + (lastLayer ? " with its last layer" : "");
+  test(`SingleFile knows every tensor of ${name} at full size`, async () => {
     const wanted: Record<string, Shapes> = {};
     for (const [part, config] of Object.entries(parts)) {
       wanted[part] = await networkShapes(part, config);
     }
     await using file = await SingleFile.fromSource(
-      headerOnly(family, wanted, parts),
+      headerOnly(family, lastLayer, wanted, parts),
       "full.safetensors",
     );
     assert.equal(file.family, family);
@@ -122,6 +135,7 @@ function sorted(shapes: Shapes): [string, readonly number[]][] {
 /** A file of the right size that has a header and no more. */
 function headerOnly(
   family: Family,
+  lastLayer: boolean,
   wanted: Readonly<Record<string, Shapes>>,
   parts: Readonly<Record<string, Config>>,
 ): MemorySource {
@@ -136,7 +150,11 @@ function headerOnly(
   );
   const header: Record<string, unknown> = {};
   let size = 0;
-  for (const [name, { shape }] of toLdm(family, empty, parts)) {
+  const tensors = toLdm(family, empty, parts);
+  for (const [name, tensor] of lastLayer ? [...tensors] : []) {
+    tensors.set(name.replace(".resblocks.22.", ".resblocks.23."), tensor);
+  }
+  for (const [name, { shape }] of tensors) {
     // toLdm() moves data about, and here there is none: shapes are all that counts.
     const bytes = 2 * shape.reduce((a, b) => a * b, 1);
     header[name] = { dtype: "F16", shape, data_offsets: [size, size += bytes] };
