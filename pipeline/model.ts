@@ -165,7 +165,10 @@ export async function open(
     const reload = async (
       signal: AbortSignal | undefined,
     ): Promise<TextStage[]> => {
-      await using folder = await openModelFolder(location, { signal });
+      await using folder = await openModelFolder(location, {
+        ...options,
+        signal,
+      });
       return await loadText({ ...from, folder }, { signal });
     };
     return new Model(facts, networks, { weights, limits, parts, reload });
@@ -177,7 +180,7 @@ export async function open(
 
 /** Where the weights of a model are, and how they are stored. */
 interface LoadFrom {
-  readonly folder: DiffusersFolder;
+  readonly folder: Checkpoint;
   readonly facts: ModelFacts;
   readonly backend: Backend;
   readonly weights: StorageType;

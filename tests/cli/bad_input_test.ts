@@ -459,7 +459,7 @@ const WEIGHTS: readonly Row[] = [
   [
     [...CAR, "--model", "sd15"],
     3,
-    /Cannot open model "sd15": it must be tiny-scenes, or a diffusers folder/,
+    /Cannot open model "sd15": it must be tiny-scenes, a diffusers folder or a \.safetensors file/,
   ],
   [[...CAR, "--model", "@/none"], 3, /must be a folder with model_index.json/],
   [
