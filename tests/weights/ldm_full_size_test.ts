@@ -4,8 +4,7 @@ import { test } from "node:test";
 import { FULL_CONFIGS } from "../../bench/full_configs.ts";
 import type { ComponentName } from "../../weights/component.ts";
 import { SingleFile } from "../../weights/single_file.ts";
-import { frame } from "./encode_safetensors.ts";
-import { MemorySource } from "./memory_source.ts";
+import { headerOnly } from "./header_only.ts";
 import { networkShapes } from "./network_shapes.ts";
 import { type Family, type Tensors, toLdm } from "./to_ldm.ts";
 
@@ -93,7 +92,7 @@ for (const { family, lastLayer = false, parts, counts } of MODELS) {
       wanted[part] = await networkShapes(part, config);
     }
     await using file = await SingleFile.fromSource(
-      headerOnly(family, lastLayer, wanted, parts),
+      headerOnly(singleFile(family, lastLayer, wanted, parts)),
       "full.safetensors",
     );
     assert.equal(file.family, family);
@@ -132,33 +131,26 @@ function sorted(shapes: Shapes): [string, readonly number[]][] {
   return [...shapes].toSorted(([a], [b]) => a < b ? -1 : 1);
 }
 
-/** A file of the right size that has a header and no more. */
-function headerOnly(
+/** Names and shapes of the single file. */
+function singleFile(
   family: Family,
   lastLayer: boolean,
   wanted: Readonly<Record<string, Shapes>>,
   parts: Readonly<Record<string, Config>>,
-): MemorySource {
+): [string, readonly number[]][] {
   const empty = Object.fromEntries(
     Object.entries(wanted).map(([part, shapes]) => [
       part,
+      // toLdm() moves data about, and here there is none: shapes are all that counts.
       new Map([...shapes].map(([name, shape]) => [
         name,
         { dtype: "F16", shape, data: new Uint8Array(0) },
       ])) as Tensors,
     ]),
   );
-  const header: Record<string, unknown> = {};
-  let size = 0;
   const tensors = toLdm(family, empty, parts);
   for (const [name, tensor] of lastLayer ? [...tensors] : []) {
     tensors.set(name.replace(".resblocks.22.", ".resblocks.23."), tensor);
   }
-  for (const [name, { shape }] of tensors) {
-    // toLdm() moves data about, and here there is none: shapes are all that counts.
-    const bytes = 2 * shape.reduce((a, b) => a * b, 1);
-    header[name] = { dtype: "F16", shape, data_offsets: [size, size += bytes] };
-  }
-  const bytes = frame(JSON.stringify(header));
-  return new MemorySource(bytes, bytes.length + size);
+  return [...tensors].map(([name, { shape }]) => [name, shape]);
 }

@@ -7,6 +7,7 @@ import { WeightsError } from "../../weights/errors.ts";
 import { openCheckpoint } from "../../weights/open_checkpoint.ts";
 import { SingleFile } from "../../weights/single_file.ts";
 import type { TensorData } from "./encode_safetensors.ts";
+import { headerOnly } from "./header_only.ts";
 import { MemorySource } from "./memory_source.ts";
 import { tempFolder } from "./temp_folder.ts";
 import { fileOf, tinyLdm } from "./tiny_ldm.ts";
@@ -364,4 +365,43 @@ test("loadVae() reports a NaN of a single file under its name", async () => {
   );
   await using whole = await openChanged("sd1", () => {});
   using _loaded = await loadVae(cpu, await whole.component("vae"));
+});
+
+test("SingleFile opens a damaged header or refuses it with a WeightsError, nothing else", async () => {
+  let state = 20251125;
+  const below = (n: number): number => { // xorshift32
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return (state >>> 0) % n;
+  };
+  let refused = 0;
+  for (let round = 0; round < 300; round++) {
+    const base = BASES[(["sd1", "sd2", "sdxl"] as const)[round % 3]!];
+    const shapes = new Map([...base].map(([name, { shape }]) => [name, shape]));
+    const names = [...shapes.keys()];
+    const pick = (): string => names[below(names.length)]!;
+    for (let n = below(3); n >= 0; n--) {
+      const name = pick();
+      const shape = shapes.get(name) ?? [1];
+      const changes = [
+        () => shapes.delete(name),
+        () => shapes.set(name, shapes.get(pick()) ?? []),
+        () => shapes.set(name, shape.map((x) => below(2) ? x : below(9))),
+        () => shapes.set(name, shape.slice(1)),
+        () => shapes.set(name.replace(/\d/, `${below(10)}`), shape),
+        () => shapes.set(name.slice(below(name.length)) || "x", shape),
+      ];
+      changes[below(changes.length)]!();
+    }
+    const source = headerOnly(shapes);
+    try {
+      await using _file = await SingleFile.fromSource(source, "x.safetensors");
+    } catch (error) {
+      assert.ok(error instanceof WeightsError, `${round}: ${error}`);
+      refused++;
+    }
+    assert.ok(source.closed);
+  }
+  assert.ok(refused > 200 && refused < 300, `refused ${refused}`);
 });

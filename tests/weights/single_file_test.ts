@@ -187,3 +187,22 @@ test("SingleFile stands for a folder's small files and for no others", async () 
   await file.close();
   assert.ok(source.closed);
 });
+
+test("SingleFile reads numbers of other types as bytes only", async () => {
+  const { ldm } = await tinyLdm("sd1");
+  const data = new Float64Array([1, 2, 3, 4]);
+  ldm.set("model.diffusion_model.out.2.bias", {
+    dtype: "F64",
+    shape: [4],
+    data,
+  });
+  const source = new MemorySource(fileOf(ldm));
+  await using file = await SingleFile.fromSource(source, "x.safetensors");
+  const unet = await file.component("unet");
+  assert.ok(same(await unet.readBytes("conv_out.bias"), bytesOf(data)));
+  await assert.rejects(
+    unet.read("conv_out.bias"),
+    /^WeightsError: .*"conv_out.bias".*must be F32, F16 or BF16: current dtype is F64$/,
+  );
+  await assert.rejects(unet.read("none"), /"none": it must be in x\/unet/);
+});
