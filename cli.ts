@@ -162,12 +162,13 @@ const COMMANDS: Readonly<Record<string, Command>> = {
       ["Model and machine", [
         {
           name: "model",
-          value: "NAME|FOLDER|URL",
+          value: "NAME|FOLDER|FILE|URL",
           help: `${
             EMBEDDED_MODELS.join(" or ")
-          }, or a diffusers folder (tiny-scenes)`,
+          }, a diffusers folder or a .safetensors file (tiny-scenes)`,
         },
         VARIANT_FLAG,
+        PREDICTION_FLAG,
         ...WHERE_FLAGS,
         ...MEMORY_FLAGS,
       ]],
@@ -238,6 +239,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
         help: "with --model: of the picture (the model's own)",
       },
       VARIANT_FLAG,
+      PREDICTION_FLAG,
       ...WHERE_FLAGS,
       ...MEMORY_FLAGS,
       JSON_FLAG,

@@ -1,5 +1,10 @@
 /** `batch`: a file of layouts -> a folder of pictures, resumable. */
-import { describeModel, EMBEDDED_MODELS, type Model } from "../mod.ts";
+import {
+  describeModel,
+  EMBEDDED_MODELS,
+  type Model,
+  type Prediction,
+} from "../mod.ts";
 import { BatchFolder } from "./batch_folder.ts";
 import { type Job, readJobs } from "./batch_jobs.ts";
 import { openPlanned } from "./device.ts";
@@ -21,6 +26,7 @@ export async function batch(flags: Flags, io: Io): Promise<number> {
   const facts = await describeModel(location, {
     signal: io.signal,
     variant: flags.choice<"fp16">("variant"),
+    prediction: flags.choice<Prediction>("prediction"),
   });
   const jobs = await readJobs(file, output, facts, flags);
   await using folder = await BatchFolder.open(output);

@@ -6,6 +6,7 @@ import {
   type MemoryEstimate,
   memoryLimits,
   planMemory,
+  type Prediction,
   type StorageType,
 } from "../mod.ts";
 import { backendOf, describePlan, memoryFlag } from "./device.ts";
@@ -17,6 +18,7 @@ import { readSize } from "./request.ts";
 export const MODEL_ONLY = [
   "size",
   "variant",
+  "prediction",
   "backend",
   "device",
   "weights",
@@ -27,7 +29,11 @@ export const MODEL_ONLY = [
 export async function willItFit(flags: Flags, io: Io): Promise<number> {
   const location = flags.text("model")!;
   const variant = flags.choice<"fp16">("variant");
-  const facts = await describeModel(location, { signal: io.signal, variant });
+  const facts = await describeModel(location, {
+    signal: io.signal,
+    variant,
+    prediction: flags.choice<Prediction>("prediction"),
+  });
   using backend = await backendOf(flags);
   const limits = await memoryLimits(backend, {
     memoryBytes: memoryFlag(flags),
