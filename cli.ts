@@ -40,6 +40,7 @@ import { inspect } from "./cli/inspect.ts";
 import type { Io } from "./cli/io.ts";
 import { METHOD_FLAGS } from "./cli/method.ts";
 import { REQUEST_FLAGS } from "./cli/request.ts";
+import { weights } from "./cli/weights.ts";
 
 export type { Io } from "./cli/io.ts";
 
@@ -222,6 +223,29 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     ]]],
     words: 1,
     run: inspect,
+  },
+  weights: {
+    about: "models of a hub in the shared cache: list, verify, pull",
+    example: "weights pull owner/name --variant fp16",
+    usage:
+      "weights list | weights verify [OWNER/NAME] | weights pull OWNER/NAME[@REVISION] [FILE ...]",
+    flags: [["Options", [
+      {
+        name: "revision",
+        value: "NAME",
+        help: "branch, tag or commit (main)",
+      },
+      VARIANT_FLAG,
+      {
+        name: "endpoint",
+        value: "URL",
+        help: "the hub or a mirror of it (HF_ENDPOINT, https://huggingface.co)",
+      },
+      JSON_FLAG,
+      ...COMMON_FLAGS,
+    ]]],
+    words: 1000,
+    run: weights,
   },
   doctor: {
     about: "adapters, limits, and a test of each backend",

@@ -260,6 +260,32 @@ export {
 } from "./weights/safetensors.ts";
 export type { ReadOptions } from "./weights/byte_source.ts";
 export { type ByteSource, openSource } from "./weights/source.ts";
+export { type Lock, LockedError, takeLock } from "./weights/lock_file.ts";
+export {
+  type CachedFile,
+  type CachedRevision,
+  cachedSnapshot,
+  hubCacheFolder,
+  type HubName,
+  listCache,
+  parseHubName,
+} from "./weights/hub_cache.ts";
+export {
+  type HubFile,
+  type HubOptions,
+  type HubRevision,
+  hubRevision,
+  pull,
+  type Pulled,
+  type PullOptions,
+  type PullProgress,
+} from "./weights/hub_client.ts";
+export { type VerifiedFile, verifyRevision } from "./weights/hub_verify.ts";
+export {
+  download,
+  type DownloadOptions,
+  type Expected,
+} from "./weights/download.ts";
 
 // Backends, tensors and gradients
 export {

@@ -16,10 +16,15 @@ import {
   stat,
   writeFile,
 } from "node:fs/promises";
-import { hostname } from "node:os";
 import { dirname, join } from "node:path";
-import process from "node:process";
-import { decodePng, readPngText, REQUEST_KEY } from "../mod.ts";
+import {
+  decodePng,
+  type Lock,
+  LockedError,
+  readPngText,
+  REQUEST_KEY,
+  takeLock,
+} from "../mod.ts";
 import type { Job } from "./batch_jobs.ts";
 import { UsageError } from "./flags.ts";
 
@@ -37,9 +42,9 @@ const LOCK = ".batch.lock";
 /** The open folder of a batch; closing it frees the lock. */
 export class BatchFolder implements AsyncDisposable {
   readonly #path: string;
-  readonly #lock: string;
+  readonly #lock: Lock;
 
-  private constructor(path: string, lock: string) {
+  private constructor(path: string, lock: Lock) {
     this.#path = path;
     this.#lock = lock;
   }
@@ -66,7 +71,17 @@ export class BatchFolder implements AsyncDisposable {
         { cause },
       );
     }
-    return new BatchFolder(path, await takeLock(path));
+    try {
+      return new BatchFolder(path, await takeLock(join(path, LOCK)));
+    } catch (cause) {
+      if (!(cause instanceof LockedError)) throw cause;
+      throw new UsageError(
+        `Cannot write into ${path}: no other batch may be at work in it: current lock is ${
+          cause.message.split(": current is ").at(-1)
+        }`,
+        { cause },
+      );
+    }
   }
 
   /**
@@ -126,12 +141,7 @@ export class BatchFolder implements AsyncDisposable {
 
   /** Frees the lock. */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (
-      await readFile(join(this.#path, LOCK), "utf8").catch(() => "") ===
-        this.#lock
-    ) {
-      await rm(join(this.#path, LOCK), { force: true });
-    }
+    await this.#lock[Symbol.asyncDispose]();
   }
 
   async #mendResults(
@@ -215,58 +225,5 @@ async function requestIn(path: string): Promise<string | undefined> {
     return readPngText(bytes).get(REQUEST_KEY) ?? "";
   } catch {
     return "";
-  }
-}
-
-/** Takes the lock; that of a process that is gone is taken over. */
-async function takeLock(folder: string): Promise<string> {
-  const path = join(folder, LOCK);
-  const own = JSON.stringify({
-    pid: process.pid,
-    host: hostname(),
-    started: Date.now(),
-  });
-  for (let attempt = 0; attempt < 3; attempt++) {
-    try {
-      await writeFile(path, own, { flag: "wx" });
-      if (await readFile(path, "utf8") === own) return own;
-    } catch (error) {
-      if ((error as { code?: string }).code !== "EEXIST") throw error;
-    }
-    const other = await readFile(path, "utf8").catch(() => "");
-    const { pid, host } = parseLock(other);
-    if (host === hostname() && alive(pid)) {
-      throw new UsageError(
-        `Cannot write into ${folder}: no other batch may be at work in it: current is process ${pid}`,
-      );
-    }
-    if (host !== undefined && host !== hostname()) {
-      throw new UsageError(
-        `Cannot write into ${folder}: no other batch may be at work in it: current lock is of ${host}; remove ${path} if that one is gone`,
-      );
-    }
-    await rm(path, { force: true });
-  }
-  throw new UsageError(
-    `Cannot write into ${folder}: no other batch may be at work in it: current lock is ${path}`,
-  );
-}
-
-function parseLock(text: string): { pid: number; host: string | undefined } {
-  try {
-    const { pid, host } = JSON.parse(text) as { pid: number; host: string };
-    return { pid, host };
-  } catch {
-    return { pid: 0, host: undefined }; // cut short by a kill
-  }
-}
-
-function alive(pid: number): boolean {
-  if (pid === process.pid) return false; // ours from before: this process runs one batch at a time
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as { code?: string }).code === "EPERM";
   }
 }

@@ -217,12 +217,12 @@ test("two batches do not share a folder", async () => {
   assert.equal(refused.code, 2);
   assert.match(
     refused.err[0]!,
-    /no other batch may be at work in it: current is process 1/,
+    /no other batch may be at work in it: current lock is process 1/,
   );
   await writeFile(lock, JSON.stringify({ pid: 1, host: "elsewhere" }));
   assert.match(
     (await run(args(folder.path))).err[0]!,
-    /lock is of elsewhere; remove/,
+    /lock is elsewhere; remove/,
   );
   assert.deepEqual(await readdir(join(folder.path, "out")), [".batch.lock"]);
 });

@@ -15,6 +15,7 @@ const FLAGS: Readonly<Record<string, string>> = {
     "prompt negative template steps scheduler guidance-scale size truncate original-size crop target-size preset method output force keep-going json model variant prediction backend device weights memory guided-steps iterations snr rho rho-schedule lambda units distance divergence heads tokens reduction priors raster sites score placement nu nu-factor noise noise-norm guard stop-below energy-floor debug help",
   demo: "output force seed steps preset backend device json debug help",
   inspect: "prompt phrase model variant json debug help",
+  weights: "revision variant endpoint json debug help",
   doctor:
     "model size variant prediction backend device weights memory json debug help",
 };
