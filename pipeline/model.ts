@@ -8,6 +8,13 @@ import { Plan } from "../kernels/plan.ts";
 import { WebGpu } from "../kernels/webgpu.ts";
 import { EMBEDDED_MODELS, embeddedModel } from "../weights/embedded.ts";
 import { WeightsError } from "../weights/errors.ts";
+import {
+  cachedSnapshot,
+  exists,
+  hubCacheFolder,
+  parseHubName,
+  safeJoin,
+} from "../weights/hub_cache.ts";
 import type { Checkpoint } from "../weights/checkpoint.ts";
 import type { Component, ComponentName } from "../weights/component.ts";
 import { asJsonObject } from "../weights/json_file.ts";
@@ -105,7 +112,7 @@ export async function openBackend(
 /**
  * Opens a model.
  *
- * @param location A name of `EMBEDDED_MODELS`, a diffusers folder, a `.safetensors` file with a whole pipeline, or the URL of either.
+ * @param location A name of `EMBEDDED_MODELS`, a diffusers folder, a `.safetensors` file with a whole pipeline, the URL of either, or `owner/name` in the hub's cache.
  * @returns The model; dispose it to free the device.
  * @throws {WeightsError} If there is no such model or it does not fit what is supported.
  * @throws {NoDeviceError} If WebGPU was asked for and there is no adapter.
@@ -364,6 +371,30 @@ async function floatBytes(facts: ModelFacts): Promise<number> {
   return bytes;
 }
 
+/**
+ * Where `owner/name`, `owner/name@revision` or a file of it lies in the hub's cache.
+ *
+ * @returns Undefined for anything else, and for a path that is there.
+ * @throws {WeightsError} If it was never pulled.
+ */
+async function cachedLocation(
+  location: string | URL,
+): Promise<string | undefined> {
+  if (typeof location !== "string" || await exists(location)) return undefined;
+  const [, repo = location, file] =
+    /^([^/]+\/[^/]+)\/(.+\.safetensors)$/.exec(location) ?? [];
+  const name = parseHubName(repo);
+  if (name === undefined) return undefined;
+  const snapshot = await cachedSnapshot(name);
+  const path = snapshot && file ? safeJoin(snapshot, file) : snapshot;
+  if (path !== undefined && await exists(path)) return path;
+  throw new WeightsError(
+    `Cannot open model "${location}": it must be a path, or be in the cache ${hubCacheFolder()}: current one is neither; run \`weights pull ${repo}${
+      file ? ` ${file}` : ""
+    }\``,
+  );
+}
+
 async function openModelFolder(
   location: string | URL,
   { signal, prediction, configOverrides }: Pick<
@@ -374,8 +405,9 @@ async function openModelFolder(
   const known = typeof location === "string"
     ? embeddedModel(location)
     : undefined;
+  const cached = known ?? await cachedLocation(location);
   try {
-    return await openCheckpoint(known ?? location, {
+    return await openCheckpoint(cached ?? location, {
       signal,
       prediction,
       configOverrides,
@@ -399,7 +431,8 @@ async function readFacts(
 ): Promise<ModelFacts> {
   const embedded = typeof location === "string" &&
     embeddedModel(location) !== undefined;
-  const name = embedded ? location : folder.name;
+  const cached = typeof location === "string" && folder.location !== location;
+  const name = embedded || cached ? location : folder.name;
   const xl = folder.index["_class_name"] === "StableDiffusionXLPipeline";
   const json = async (path: string): Promise<JsonObject> =>
     asJsonObject(await folder.json(path, { signal }), `${name}/${path}`);
