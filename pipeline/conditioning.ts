@@ -4,9 +4,11 @@
  */
 import type { Tensor } from "../kernels/backend.ts";
 import { concatChannels, stackBatch } from "../kernels/concat.ts";
+import { WeightsError } from "../weights/errors.ts";
 import {
   encodePenultimate,
   encodeText,
+  type TextConfig,
   type TextEncoder,
 } from "./text_encoder.ts";
 import { sinusoid } from "./timestep.ts";
@@ -127,6 +129,39 @@ export function withTimeIds(
   const [batch = 1] = pooled.shape;
   using sizes = pooled.backend.upload(waves, [batch, waves.length / batch, 1]);
   return concatChannels(pooled, sizes);
+}
+
+/**
+ * Checks that a UNet takes what the text encoders give, before any weight is read.
+ *
+ * @param name Of the model, for messages.
+ * @param encoders One, or two for SDXL.
+ * @throws {WeightsError} If channels of states or of the pooled text differ.
+ */
+export function checkTextFits(
+  name: string,
+  encoders: readonly Pick<TextConfig, "channels" | "projection">[],
+  { text, added }: {
+    readonly text: number;
+    readonly added: AddedChannels | undefined;
+  },
+): void {
+  const states = encoders.map(({ channels }) => channels);
+  if (states.reduce((a, b) => a + b, 0) !== text) {
+    throw new WeightsError(
+      `Cannot use ${name}: the UNet's cross_attention_dim must be the channels of the text states, ${
+        states.join(" + ")
+      }: current ${text}`,
+    );
+  }
+  const pooled = encoders.at(-1)!.projection;
+  if (added && added.pooled !== pooled) {
+    throw new WeightsError(
+      `Cannot use ${name}: the UNet's projection_class_embeddings_input_dim must be projection_dim of the second text encoder and 6 times addition_time_embed_dim, ${pooled} + 6 * ${added.timeChannels}: current ${
+        added.pooled + 6 * added.timeChannels
+      }`,
+    );
+  }
 }
 
 /** Two conditionings as one batch, for classifier-free guidance. */

@@ -21,7 +21,7 @@ import { asJsonObject } from "../weights/json_file.ts";
 import type { ConfigOverrides } from "../weights/ldm_configs.ts";
 import { openCheckpoint } from "../weights/open_checkpoint.ts";
 import type { JsonObject } from "../weights/strict_json.ts";
-import type { TextStage } from "./conditioning.ts";
+import { checkTextFits, type TextStage } from "./conditioning.ts";
 import {
   generate,
   type GenerateOptions,
@@ -57,7 +57,7 @@ import {
   scheduleConfig,
 } from "./schedule_config.ts";
 import type { LoadOptions } from "./parameters.ts";
-import { loadTextEncoder } from "./text_encoder.ts";
+import { loadTextEncoder, textConfig } from "./text_encoder.ts";
 import { Tokenizer } from "./tokenize.ts";
 import { loadUnet, type UnetConfig, unetConfig } from "./unet.ts";
 import { loadVae, vaeConfig } from "./vae.ts";
@@ -454,6 +454,9 @@ async function readFacts(
       } and addition_embed_type ${unet.added ? "text_time" : "none"}`,
     );
   }
+  const encoders = parts.filter((part) => part.startsWith("text_encoder"))
+    .map((part) => textConfig(configs[part]!, `${name}/${part}`));
+  checkTextFits(name, encoders, unet);
   const presetFile = await folder.optionalJson("winwinlay.json", { signal });
   const weights = await folder.component("unet", { signal, variant });
   const halves = [...weights.tensors.values()].every(({ dtype }) =>

@@ -1,6 +1,6 @@
 /**
  * A tiny SDXL checkpoint with seeded weights, written as a diffusers folder: every part is there and
- * wired as in the published one, with few channels and a vocabulary of 518.
+ * wired as in the published one, with few channels and a vocabulary of 522.
  *
  * `deno run -A tests/tiny_sdxl.ts FOLDER` writes it for other programs to read.
  */
@@ -28,6 +28,7 @@ const MERGES = [
   ["b", "l"],
   ["bl", "u"],
   ["blu", "e</w>"],
+  ["!", "!</w>"],
 ] as const;
 
 /** Pieces by id, as CLIP orders them: bytes, bytes that end a word, merges, the two special ones. */
