@@ -24,10 +24,13 @@ export interface WeightSource {
     name: string,
     options?: { signal?: AbortSignal | undefined },
   ): Promise<Float32Array>;
-  /** Its bytes, little-endian: F16 goes to the device as it is. */
+  /** Its bytes, little-endian, at the start of `into` where they fit: F16 and F32 need no other copy. */
   readBytes?(
     name: string,
-    options?: { signal?: AbortSignal | undefined },
+    options?: {
+      signal?: AbortSignal | undefined;
+      into?: Uint8Array<ArrayBuffer> | undefined;
+    },
   ): Promise<Uint8Array<ArrayBuffer>>;
   /** Where nothing is to be read: told of every tensor that a network asks for, instead of a look-up. */
   readonly collect?: (name: string, shape: readonly number[]) => void;
@@ -82,6 +85,10 @@ export class Parameters implements Disposable {
   readonly #source: WeightSource;
   readonly #storage: StorageType;
   readonly #wanted: Wanted[] = [];
+  readonly #scratch: Uint8Array<ArrayBuffer>[] = [
+    new Uint8Array(0),
+    new Uint8Array(0),
+  ];
   readonly #known = new Set<string>();
 
   /**
@@ -214,6 +221,7 @@ export class Parameters implements Disposable {
       this.#fill(this.#wanted[i]!, data);
       options.onTensor?.(i + 1, this.#wanted.length);
     }
+    this.#scratch.fill(new Uint8Array(0));
   }
 
   /** Numbers of one wanted tensor: f16 bits where they go to the device as they are. */
@@ -225,15 +233,33 @@ export class Parameters implements Disposable {
     if (!wanted) return Promise.resolve(undefined);
     const { name, tensors } = wanted;
     const source = this.#source;
-    const bits = tensors[0]!.type === "f16" && source.readBytes &&
-      source.tensors.get(name)!.dtype === "F16";
-    const data = bits
-      ? source.readBytes!(name, { signal }).then(({ buffer }) =>
-        new Uint16Array(buffer)
-      )
+    const { dtype } = source.tensors.get(name)!;
+    const half = tensors[0]!.type === "f16" && dtype === "F16";
+    const data = source.readBytes && (half || dtype === "F32")
+      ? source.readBytes(name, { signal, into: this.#scratchFor(index) })
+        .then(({ buffer, length }) =>
+          half
+            ? new Uint16Array(buffer, 0, length / 2)
+            : new Float32Array(buffer, 0, length / 4)
+        )
       : source.read(name, { signal });
     data.catch(() => {}); // its error is thrown when it is waited for, if it ever is
     return data;
+  }
+
+  /**
+   * Where tensor `index` is read to: two buffers take turns. Fresh ones for every tensor would pile up
+   * until an engine collects them, in Bun to gigabytes.
+   */
+  #scratchFor(index: number): Uint8Array<ArrayBuffer> {
+    const { name, shape } = this.#wanted[index]!;
+    const { dtype } = this.#source.tensors.get(name)!;
+    const bytes = sizeOf(shape) * (dtype === "F32" ? 4 : 2);
+    const slot = index % 2;
+    if (bytes > this.#scratch[slot]!.length) {
+      this.#scratch[slot] = new Uint8Array(bytes);
+    }
+    return this.#scratch[slot]!;
   }
 
   #fill(

@@ -5,6 +5,11 @@ import { WeightsError } from "./errors.ts";
 export interface ReadOptions {
   /** Ends the wait; the promise then rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
+  /**
+   * Where the bytes may be put, to be used again for the next ones; where it is too small, or a source
+   * has them already, the result is an array of its own.
+   */
+  readonly into?: Uint8Array<ArrayBuffer> | undefined;
 }
 
 /** Bytes of a known size, read by range. */
@@ -18,7 +23,8 @@ export interface ByteSource extends AsyncDisposable {
    *
    * @param offset First byte, `0 <= offset <= size`.
    * @param length Number of bytes, `offset + length <= size`.
-   * @returns A fresh array that the caller owns; its view starts at byte 0 of its buffer.
+   * @returns The start of `into`, or a fresh array that the caller owns; its view starts at byte 0 of its
+   *   buffer.
    * @throws {RangeError} If the range is not inside the source.
    * @throws {WeightsError} If the bytes cannot be had.
    */
@@ -46,11 +52,13 @@ export function checkRange(
   }
 }
 
-/** An array of zeros; an engine that refuses the size gives a WeightsError. */
+/** The start of `into`, or an array of zeros; an engine that refuses the size gives a WeightsError. */
 export function allocate(
   length: number,
   name: string,
+  into?: Uint8Array<ArrayBuffer>,
 ): Uint8Array<ArrayBuffer> {
+  if (into && into.length >= length) return into.subarray(0, length);
   try {
     return new Uint8Array(length);
   } catch (cause) {

@@ -81,7 +81,7 @@ class FileSource implements ByteSource {
     const handle = this.#handle;
     if (handle === undefined) throw closedError(this.name);
     checkRange(this, offset, length);
-    const bytes = allocate(length, this.name);
+    const bytes = allocate(length, this.name, options.into);
     let done = 0;
     while (done < length) {
       let count: number;

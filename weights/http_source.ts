@@ -72,7 +72,7 @@ class HttpSource implements ByteSource {
       }
       source.#size = size;
       source.#etag = strongTag(response);
-      source.#head = await source.#body(response, end, 0, signal);
+      source.#head = await source.#body(response, end, 0, { signal });
     }
     return source;
   }
@@ -106,7 +106,7 @@ class HttpSource implements ByteSource {
             `Cannot read ${this.name}: it must not change while it is read: current ETag is ${etag}, was ${this.#etag}`,
           );
         }
-        return await this.#body(response, length, offset, signal);
+        return await this.#body(response, length, offset, options);
       }
       if (response.status !== 200) {
         await response.body?.cancel();
@@ -226,11 +226,11 @@ class HttpSource implements ByteSource {
     response: Response,
     length: number,
     offset: number,
-    signal: AbortSignal | undefined,
+    { signal, into }: ReadOptions,
   ): Promise<Uint8Array<ArrayBuffer>> {
     let bytes: Uint8Array<ArrayBuffer>;
     try {
-      bytes = allocate(length, this.name);
+      bytes = allocate(length, this.name, into);
     } catch (error) {
       await response.body?.cancel();
       throw error;
