@@ -42,7 +42,7 @@ export class Cpu implements Backend {
   }
 
   /** See `Backend`. */
-  readonly maxTensorBytes = Infinity;
+  readonly maxTensorBytes: number = Infinity;
 
   /** See `Backend`; float64 whatever the type, f16 ones hold rounded numbers. */
   alloc(shape: readonly number[], type: StorageType = "f32"): Tensor {

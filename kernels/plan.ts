@@ -36,7 +36,10 @@ export class Plan implements Backend {
     beforeTrim: () => {},
   });
 
-  /** @param maxTensorBytes The adapter's binding limit: what exceeds it is an error, as on a device. */
+  /**
+   * Starts with nothing.
+   *
+   * @param maxTensorBytes The adapter's binding limit: what exceeds it is an error, as on a device. */
   constructor(maxTensorBytes = Infinity) {
     this.maxTensorBytes = maxTensorBytes;
   }
