@@ -59,11 +59,12 @@ export async function download(
     throw writeError(path, cause);
   });
   const partial = `${path}.partial`;
-  for (let useless = 0, restarted = false;;) {
+  for (let useless = 0, most = 0, restarted = false;;) {
     signal?.throwIfAborted();
     const before = useless;
     await using file = await PartialFile.open(partial, expected);
     const resumed = file.done;
+    most = Math.max(most, resumed);
     try {
       if (file.done < expected.size || expected.size === 0) {
         await fetchInto(file, url, expected, options);
@@ -97,7 +98,9 @@ export async function download(
       if (!(error instanceof RetryError || error instanceof WeightsError)) {
         throw error;
       }
-      useless = file.done > resumed ? 0 : useless + 1;
+      // Against the most there ever was: a server that ignores Range may be cut here and there for ever.
+      useless = file.done > most ? 0 : useless + 1;
+      most = Math.max(most, file.done);
       if (useless >= attempts) {
         throw error instanceof RetryError
           ? new WeightsError(error.message, { cause: error })
@@ -167,12 +170,12 @@ async function fetchInto(
       0,
     );
   } else {
-    // The server ignored Range, or none was asked for: from the start.
-    await file.restart();
     const length = response.headers.get("content-length");
     if (length !== null && Number(length) !== size) {
       await fail(`it must have ${size} bytes`, `answer has ${quote(length)}`);
     }
+    // The server ignored Range, or none was asked for: from the start.
+    await file.restart();
   }
   const reader = response.body?.getReader();
   if (!reader) return;
@@ -350,7 +353,8 @@ class PartialFile implements AsyncDisposable {
         there ?? await open(path, "w+"),
       );
       const { size } = await file.#handle.stat();
-      if (size > expected.size) await file.restart();
+      // Without a hash nobody would see that two parts are of different files.
+      if (size > expected.size || !expected.hash) await file.restart();
       else await file.#hashWhatIsThere(size);
       return file;
     } catch (cause) {
