@@ -114,8 +114,10 @@ export async function download(
 }
 
 /** The server may do better later. */
-class RetryError extends Error {
+export class RetryError extends Error {
+  /** What the server asked for. */
   readonly waitMs: number | undefined;
+  /** With what the server asked for. */
   constructor(message: string, waitMs: number | undefined) {
     super(message);
     this.waitMs = waitMs;
@@ -181,7 +183,18 @@ async function fetchInto(
   if (!reader) return;
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await reader.read().catch((error) => {
+        signal?.throwIfAborted();
+        // A cut connection: what came before it is kept.
+        throw new RetryError(
+          `Cannot download ${
+            show(url)
+          }: the server must send it whole: current ${
+            (error as Error).message
+          } after ${file.done} of ${size} bytes`,
+          undefined,
+        );
+      });
       signal?.throwIfAborted();
       if (done) return;
       if (file.done + value.length > size) {
@@ -195,15 +208,6 @@ async function fetchInto(
       await file.append(value);
       options.onProgress?.(file.done, size);
     }
-  } catch (error) {
-    if (error instanceof WeightsError || signal?.aborted) throw error;
-    // A cut connection: what came before it is kept.
-    throw new RetryError(
-      `Cannot download ${show(url)}: the server must send it whole: current ${
-        (error as Error).message
-      } after ${file.done} of ${size} bytes`,
-      undefined,
-    );
   } finally {
     await reader.cancel().catch(() => {});
   }
@@ -442,7 +446,8 @@ class PartialFile implements AsyncDisposable {
   }
 }
 
-function wait(ms: number, signal?: AbortSignal): Promise<void> {
+/** Waits, unless told to stop. */
+export function wait(ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     const stop = (): void => {
       clearTimeout(timer);

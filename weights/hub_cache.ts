@@ -4,6 +4,7 @@
 //     blobs/<etag>                 files by content: sha256 of large ones, git's sha1 of small ones
 //     refs/<revision>              the commit that a branch or tag named when it was pulled
 //     snapshots/<commit>/<path>    links into blobs
+import { randomUUID } from "node:crypto";
 import {
   access,
   copyFile,
@@ -12,7 +13,6 @@ import {
   readFile,
   readlink,
   rename,
-  rm,
   stat,
   symlink,
   writeFile,
@@ -129,8 +129,9 @@ export async function writeRef(
   if (revision === commit) return;
   const path = safeJoin(join(folder, "refs"), revision);
   await mkdir(dirname(path), { recursive: true });
-  await writeFile(`${path}.partial`, commit);
-  await rename(`${path}.partial`, path);
+  const partial = uniquePartial(path);
+  await writeFile(partial, commit);
+  await rename(partial, path);
 }
 
 /** Makes a snapshot's file show a blob: a relative link, or a copy where links cannot be made. */
@@ -145,13 +146,18 @@ export async function linkBlob(
   await mkdir(dirname(path), { recursive: true });
   const target = relative(dirname(path), blob).split(sep).join("/");
   if (await readlink(path).catch(() => undefined) === target) return;
-  await rm(`${path}.partial`, { force: true });
+  const partial = uniquePartial(path);
   try {
-    await symlink(target, `${path}.partial`);
+    await symlink(target, partial);
   } catch {
-    await copyFile(blob, `${path}.partial`); // Windows without the right to make links
+    await copyFile(blob, partial); // Windows without the right to make links
   }
-  await rename(`${path}.partial`, path);
+  await rename(partial, path);
+}
+
+/** No two pulls share it: one that copied over another's link would empty the blob behind it. */
+function uniquePartial(path: string): string {
+  return `${path}.${randomUUID().slice(0, 8)}.partial`;
 }
 
 /** A file of a snapshot. */
@@ -191,6 +197,7 @@ export async function listCache(
     const folder = join(cache, entry);
     const refs = new Map<string, string>();
     for (const name of await filesBelow(join(folder, "refs"))) {
+      if (name.endsWith(".partial")) continue;
       const commit = await readFile(join(folder, "refs", name), "utf8");
       refs.set(name, commit.trim());
     }
@@ -201,6 +208,7 @@ export async function listCache(
       const path = join(folder, "snapshots", commit);
       const files: CachedFile[] = [];
       for (const name of (await filesBelow(path)).sort()) {
+        if (name.endsWith(".partial")) continue; // a killed pull's
         const own = join(path, name);
         const size = await stat(own).then((s) => s.size, () => undefined);
         files.push({ name, path: own, size });

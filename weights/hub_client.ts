@@ -7,6 +7,8 @@ import {
   type DownloadOptions,
   type Expected,
   request,
+  RetryError,
+  wait,
 } from "./download.ts";
 import { MissingFileError, quote, WeightsError } from "./errors.ts";
 import {
@@ -132,7 +134,8 @@ export async function hubRevision(
   options: HubOptions = {},
 ): Promise<HubRevision> {
   const { signal, env = process.env } = options;
-  if (env["HF_HUB_OFFLINE"] && env["HF_HUB_OFFLINE"] !== "0") {
+  // The values that huggingface_hub takes for yes.
+  if (/^(?:1|on|yes|true)$/i.test(env["HF_HUB_OFFLINE"] ?? "")) {
     throw new WeightsError(
       `Cannot ask for ${repo}: the hub must be reachable: current environment has HF_HUB_OFFLINE`,
     );
@@ -147,7 +150,14 @@ export async function hubRevision(
     text = await retrying(options, async () => {
       const headers = await tokenHeaders(env);
       const response = await request(url, {}, { signal, headers });
-      return await response.text();
+      return await response.text().catch((error) => {
+        throw new RetryError(
+          `Cannot read ${url.pathname}: the hub must send it whole: current ${
+            (error as Error).message
+          }`,
+          undefined,
+        );
+      });
     });
   } catch (cause) {
     if (!(cause instanceof MissingFileError)) throw cause;
@@ -192,7 +202,7 @@ export async function hubRevision(
 
 /** Calls again while the server says that it may do better later. */
 async function retrying<T>(
-  { attempts = 5, sleep, signal }: HubOptions,
+  { attempts = 5, sleep = wait, signal }: HubOptions,
   call: () => Promise<T>,
 ): Promise<T> {
   for (let attempt = 1;; attempt++) {
@@ -200,17 +210,12 @@ async function retrying<T>(
       return await call();
     } catch (error) {
       if (signal?.aborted) throw signal.reason;
-      const waitMs = (error as { waitMs?: number }).waitMs;
-      const again = error instanceof Error && "waitMs" in error;
-      if (!again) throw error;
+      if (!(error instanceof RetryError)) throw error;
       if (attempt >= attempts) {
         throw new WeightsError(error.message, { cause: error });
       }
-      const ms = Math.min(60_000, waitMs ?? 500 * 2 ** attempt);
-      await (sleep ?? ((t: number) => new Promise((r) => setTimeout(r, t))))(
-        ms,
-        signal,
-      );
+      const ms = Math.min(60_000, error.waitMs ?? 500 * 2 ** attempt);
+      await sleep(ms, signal);
     }
   }
 }
@@ -333,7 +338,6 @@ export async function pull(
       () => fileFacts(url, { signal, headers }),
     );
     const blob = join(folder, "blobs", etag);
-    const there = await stat(blob).then((s) => s.size, () => undefined);
     const progress = (done: number): void =>
       options.onProgress?.({
         file,
@@ -342,14 +346,17 @@ export async function pull(
         index: i + 1,
         count: files.length,
       });
-    if (there !== expected.size) {
+    if (await sizeOf(blob) !== expected.size) {
       await using _lock = await lockBlob(cache, repo, etag);
-      await download(url, blob, expected, {
-        ...options,
-        headers,
-        onProgress: (done) => progress(done),
-      });
-      fetchedBytes += expected.size;
+      // Another pull may have brought it since.
+      if (await sizeOf(blob) !== expected.size) {
+        await download(url, blob, expected, {
+          ...options,
+          headers,
+          onProgress: (done) => progress(done),
+        });
+        fetchedBytes += expected.size;
+      }
     }
     progress(expected.size);
     await linkBlob(folder, commit, file, etag);
@@ -357,6 +364,10 @@ export async function pull(
   await writeRef(folder, name.revision, commit);
   const path = (await cachedSnapshot(name, cache))!;
   return { path, commit, files, fetchedBytes };
+}
+
+async function sizeOf(path: string): Promise<number | undefined> {
+  return await stat(path).then((s) => s.size, () => undefined);
 }
 
 /** Size and hash of a file, from the hub itself: the host that stores it may say something else. */

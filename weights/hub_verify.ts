@@ -1,7 +1,7 @@
 // hub_verify: is what the cache holds what the hub meant? Every byte is read.
 import { createHash } from "node:crypto";
-import { open, realpath } from "node:fs/promises";
-import { basename } from "node:path";
+import { lstat, open, realpath } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
 import type { ReadOptions } from "./byte_source.ts";
 import type { CachedFile, CachedRevision } from "./hub_cache.ts";
 import { Safetensors } from "./safetensors.ts";
@@ -19,24 +19,37 @@ export interface VerifiedFile {
 
 /** Checks every file of a snapshot, one after the other. */
 export async function* verifyRevision(
-  { files }: CachedRevision,
+  { files, path }: CachedRevision,
   options: ReadOptions = {},
 ): AsyncGenerator<VerifiedFile> {
+  const blobs = await realpath(join(path, "..", "..", "blobs"))
+    .catch(() => "");
   for (const file of files) {
     options.signal?.throwIfAborted();
-    yield await verifyFile(file, options);
+    yield await verifyFile(file, blobs, options);
   }
 }
 
 async function verifyFile(
   file: CachedFile,
+  blobs: string,
   { signal }: ReadOptions,
 ): Promise<VerifiedFile> {
   const { path, name, size } = file;
   if (size === undefined) {
     return { file, problem: "its blob is missing", hashed: false };
   }
-  const etag = basename(await realpath(path));
+  const real = await realpath(path);
+  if (
+    dirname(real) !== blobs && (await lstat(path)).isSymbolicLink()
+  ) {
+    return {
+      file,
+      problem: "its link does not lead to a blob of its repository",
+      hashed: false,
+    };
+  }
+  const etag = basename(real);
   const kind = /^[0-9a-f]{64}$/.test(etag)
     ? "sha256"
     : /^[0-9a-f]{40}$/.test(etag)
