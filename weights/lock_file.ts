@@ -1,6 +1,7 @@
 // lock_file: one process at a time, by a file that only one can create.
 // The lock of a process that is gone is taken over; that of another machine is not.
-import { readFile, rm, writeFile } from "node:fs/promises";
+import { randomUUID } from "node:crypto";
+import { link, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import process from "node:process";
 
@@ -17,7 +18,7 @@ export interface Lock extends AsyncDisposable {
 }
 
 let serial = 0;
-const held = new Set<string>(); // paths that this process holds
+const held = new Set<string>(); // paths that this process holds or asks for
 
 /**
  * Takes a lock, or says who has it.
@@ -32,42 +33,83 @@ export async function takeLock(path: string): Promise<Lock> {
     started: Date.now(),
     serial: ++serial,
   });
-  for (let attempt = 0; attempt < 3; attempt++) {
-    try {
-      await writeFile(path, own, { flag: "wx" });
-      // Two that took over one stale lock: the second removed the first's.
-      if (await readFile(path, "utf8") === own) {
-        held.add(path);
+  const busy = (who: string): LockedError =>
+    new LockedError(`Cannot take ${path}: no other ${who}`);
+  // Before the first wait: others of this process see it at once.
+  if (held.has(path)) {
+    throw busy(`process may hold it: current is process ${process.pid}`);
+  }
+  held.add(path);
+  const mine = `${path}.${randomUUID().slice(0, 8)}`;
+  try {
+    await writeFile(mine, own);
+    for (let attempt = 0; attempt < 3; attempt++) {
+      if (await create(path, mine, own)) {
         return {
           path,
           [Symbol.asyncDispose]: async () => {
-            held.delete(path);
             const now = await readFile(path, "utf8").catch(() => "");
             if (now === own) await rm(path, { force: true });
+            held.delete(path);
           },
         };
       }
-    } catch (error) {
-      if ((error as { code?: string }).code !== "EEXIST") throw error;
+      const text = await readFile(path, "utf8").catch(() => undefined);
+      if (text === undefined) continue; // let go in between
+      const { pid, host } = parse(text);
+      if (host === hostname() && pid !== process.pid && alive(pid)) {
+        throw busy(`process may hold it: current is process ${pid}`);
+      }
+      if (host !== undefined && host !== hostname()) {
+        throw busy(
+          `machine may hold it: current is ${host}; remove the file if that one is gone`,
+        );
+      }
+      await putAside(path, text);
     }
-    const { pid, host } = parse(await readFile(path, "utf8").catch(() => ""));
-    if (
-      host === hostname() && (pid === process.pid ? held.has(path) : alive(pid))
-    ) {
-      throw new LockedError(
-        `Cannot take ${path}: no other process may hold it: current is process ${pid}`,
-      );
-    }
-    if (host !== undefined && host !== hostname()) {
-      throw new LockedError(
-        `Cannot take ${path}: no other machine may hold it: current is ${host}; remove the file if that one is gone`,
-      );
-    }
-    await rm(path, { force: true });
+    throw busy("process may hold it: current one keeps coming back");
+  } catch (error) {
+    held.delete(path);
+    throw error;
+  } finally {
+    await rm(mine, { force: true });
   }
-  throw new LockedError(
-    `Cannot take ${path}: no other process may hold it: current one keeps coming back`,
-  );
+}
+
+/** Makes the lock with its text in it, in one step: an empty one would look like a killed process's. */
+async function create(
+  path: string,
+  mine: string,
+  own: string,
+): Promise<boolean> {
+  try {
+    await link(mine, path);
+    return true;
+  } catch (error) {
+    if ((error as { code?: string }).code === "EEXIST") return false;
+  }
+  try { // a file system without links
+    await writeFile(path, own, { flag: "wx" });
+    return await readFile(path, "utf8") === own;
+  } catch (error) {
+    if ((error as { code?: string }).code === "EEXIST") return false;
+    throw error;
+  }
+}
+
+/** Removes the lock of a process that is gone; one that came in its place is put back. */
+async function putAside(path: string, text: string): Promise<void> {
+  const aside = `${path}.${randomUUID().slice(0, 8)}`;
+  try {
+    await rename(path, aside);
+  } catch (error) {
+    if ((error as { code?: string }).code === "ENOENT") return;
+    throw error;
+  }
+  if (await readFile(aside, "utf8") !== text) {
+    await link(aside, path).catch(() => {});
+  }
+  await rm(aside, { force: true });
 }
 
 /** A lock that a kill cut short has no owner. */
