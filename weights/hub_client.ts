@@ -353,7 +353,8 @@ export async function pull(
         await download(url, blob, expected, {
           ...options,
           headers,
-          onProgress: (done) => progress(done),
+          // All of it is there when its hash is right too: said below, once.
+          onProgress: (done) => done < expected.size && progress(done),
         });
         fetchedBytes += expected.size;
       }

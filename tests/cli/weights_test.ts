@@ -57,6 +57,8 @@ test("weights: pull, list, verify, and open() by name", async () => {
   );
   assert.deepEqual(pulled.out, [path]);
   assert.match(pulled.err.at(-1)!, /fetched, \d+ files at 01234567$/);
+  const said = pulled.err.slice(0, -1).map((line) => line.split(" ")[1]);
+  assert.equal(new Set(said).size, said.length, "a line for each file");
   for (const name of await readdir(path, { recursive: true })) {
     const bytes = await readFile(join(path, name)).catch(() => undefined);
     if (bytes) assert.ok(bytes.equals(FILES[name]!), name);
