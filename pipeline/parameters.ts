@@ -85,10 +85,7 @@ export class Parameters implements Disposable {
   readonly #source: WeightSource;
   readonly #storage: StorageType;
   readonly #wanted: Wanted[] = [];
-  readonly #scratch: Uint8Array<ArrayBuffer>[] = [
-    new Uint8Array(0),
-    new Uint8Array(0),
-  ];
+  #scratch: readonly Uint8Array<ArrayBuffer>[] = [];
   readonly #known = new Set<string>();
 
   /**
@@ -212,6 +209,7 @@ export class Parameters implements Disposable {
       );
     }
     if (this.backend.kind === "plan") return;
+    this.#makeScratch();
     // The next tensor is read while this one is checked and written.
     let next = this.#read(0, signal);
     for (let i = 0; i < this.#wanted.length; i++) {
@@ -221,7 +219,7 @@ export class Parameters implements Disposable {
       this.#fill(this.#wanted[i]!, data);
       options.onTensor?.(i + 1, this.#wanted.length);
     }
-    this.#scratch.fill(new Uint8Array(0));
+    this.#scratch = [];
   }
 
   /** Numbers of one wanted tensor: f16 bits where they go to the device as they are. */
@@ -231,35 +229,41 @@ export class Parameters implements Disposable {
   ): Promise<Float32Array | Uint16Array | undefined> {
     const wanted = this.#wanted[index];
     if (!wanted) return Promise.resolve(undefined);
-    const { name, tensors } = wanted;
+    const { name } = wanted;
     const source = this.#source;
-    const { dtype } = source.tensors.get(name)!;
-    const half = tensors[0]!.type === "f16" && dtype === "F16";
-    const data = source.readBytes && (half || dtype === "F32")
-      ? source.readBytes(name, { signal, into: this.#scratchFor(index) })
-        .then(({ buffer, length }) =>
-          half
-            ? new Uint16Array(buffer, 0, length / 2)
-            : new Float32Array(buffer, 0, length / 4)
-        )
+    const half = source.tensors.get(name)!.dtype === "F16";
+    const into = this.#scratch[index % 2];
+    const data = this.#fileBytes(wanted) > 0
+      ? source.readBytes!(name, { signal, into }).then(({ buffer, length }) =>
+        half
+          ? new Uint16Array(buffer, 0, length / 2)
+          : new Float32Array(buffer, 0, length / 4)
+      )
       : source.read(name, { signal });
     data.catch(() => {}); // its error is thrown when it is waited for, if it ever is
     return data;
   }
 
-  /**
-   * Where tensor `index` is read to: two buffers take turns. Fresh ones for every tensor would pile up
-   * until an engine collects them, in Bun to gigabytes.
-   */
-  #scratchFor(index: number): Uint8Array<ArrayBuffer> {
-    const { name, shape } = this.#wanted[index]!;
+  /** Bytes of a wanted tensor in its file; 0 where it is not read as bytes. */
+  #fileBytes({ name, shape, tensors }: Wanted): number {
     const { dtype } = this.#source.tensors.get(name)!;
-    const bytes = sizeOf(shape) * (dtype === "F32" ? 4 : 2);
-    const slot = index % 2;
-    if (bytes > this.#scratch[slot]!.length) {
-      this.#scratch[slot] = new Uint8Array(bytes);
-    }
-    return this.#scratch[slot]!;
+    if (!this.#source.readBytes) return 0;
+    if (dtype === "F32") return 4 * sizeOf(shape);
+    return dtype === "F16" && tensors[0]!.type === "f16"
+      ? 2 * sizeOf(shape)
+      : 0;
+  }
+
+  /**
+   * Where tensors are read to: two buffers take turns. Fresh ones for every tensor would pile up until
+   * an engine collects them, in Bun to gigabytes.
+   */
+  #makeScratch(): void {
+    const most = [0, 0];
+    this.#wanted.forEach((wanted, i) => {
+      most[i % 2] = Math.max(most[i % 2]!, this.#fileBytes(wanted));
+    });
+    this.#scratch = most.map((bytes) => new Uint8Array(bytes));
   }
 
   #fill(
