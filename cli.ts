@@ -22,6 +22,7 @@ import {
   EMBEDDED_MODELS,
   nearest,
   NoDeviceError,
+  ONNX_PARTS,
   WeightsError,
 } from "./mod.ts";
 import { batch } from "./cli/batch.ts";
@@ -75,6 +76,11 @@ const PREDICTION_FLAG: Flag = {
   help:
     "what the UNet of a .safetensors file predicts, where the file does not say it right",
 };
+const ONNX_FLAG: Flag = {
+  name: "onnx",
+  value: "PART,...",
+  help: `run from ONNX though there are safetensors: ${ONNX_PARTS.join(", ")}`,
+};
 const COMMON_FLAGS: readonly Flag[] = [
   { name: "debug", help: "show where an error comes from" },
   { name: "help", short: "h", help: "this text" },
@@ -124,6 +130,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
         PREDICTION_FLAG,
         ...WHERE_FLAGS,
         ...MEMORY_FLAGS,
+        ONNX_FLAG,
       ]],
       ["The method; in brackets the paper's value", METHOD_FLAGS],
       ["Other", COMMON_FLAGS],
@@ -172,6 +179,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
         PREDICTION_FLAG,
         ...WHERE_FLAGS,
         ...MEMORY_FLAGS,
+        ONNX_FLAG,
       ]],
       ["The method; in brackets the paper's value", METHOD_FLAGS],
       ["Other", COMMON_FLAGS],

@@ -107,6 +107,18 @@ export {
   tokenTable,
 } from "./pipeline/phrase.ts";
 
+// Parts from ONNX exports
+export { ONNX_PARTS, type OnnxPart } from "./pipeline/load_parts.ts";
+export {
+  type OnnxDecoder,
+  type OnnxTextEncoder,
+} from "./pipeline/onnx_parts.ts";
+export {
+  type OnnxArray,
+  OnnxNetwork,
+  onnxRuntime,
+} from "./pipeline/onnx_session.ts";
+
 // Guidance and sampling
 export {
   ENERGY_DEFAULTS,

@@ -7,6 +7,8 @@ import {
   memoryLimits,
   type Model,
   type ModelFacts,
+  ONNX_PARTS,
+  type OnnxPart,
   open,
   openBackend,
   planMemory,
@@ -73,6 +75,21 @@ export function memoryFlag(flags: Flags): number | undefined {
   return bytes;
 }
 
+/** `--onnx` as parts. */
+function onnxFlag(flags: Flags): OnnxPart[] {
+  const parts = flags.text("onnx")?.split(",") ?? [];
+  for (const part of parts) {
+    if (!ONNX_PARTS.includes(part as OnnxPart)) {
+      throw new UsageError(
+        `Cannot use --onnx: parts must be ${ONNX_PARTS.join(", ")}: current ${
+          JSON.stringify(part)
+        }`,
+      );
+    }
+  }
+  return parts as OnnxPart[];
+}
+
 /** The backend that the flags ask for. */
 export function backendOf(flags: Flags): Promise<Backend> {
   return openBackend({
@@ -100,6 +117,7 @@ export async function openPlanned(
   io: Io,
 ): Promise<Opened> {
   const memoryBytes = memoryFlag(flags);
+  const onnx = onnxFlag(flags);
   const backend = await backendOf(flags);
   try {
     if (backend.kind === "cpu" && flags.text("backend") !== "cpu") {
@@ -124,6 +142,7 @@ export async function openPlanned(
       backend,
       weights,
       memoryBytes: limits.bytes,
+      onnx,
       variant: flags.choice<"fp16">("variant"),
       prediction: flags.choice<Prediction>("prediction"),
       signal: io.signal,

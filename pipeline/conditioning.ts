@@ -6,6 +6,11 @@ import type { Tensor } from "../kernels/backend.ts";
 import { concatChannels, stackBatch } from "../kernels/concat.ts";
 import { WeightsError } from "../weights/errors.ts";
 import {
+  onnxPenultimate,
+  onnxStates,
+  type OnnxTextEncoder,
+} from "./onnx_parts.ts";
+import {
   encodePenultimate,
   encodeText,
   type TextConfig,
@@ -35,7 +40,7 @@ export interface TextStage {
   /** Text to ids. */
   readonly tokenizer: Tokenizer;
   /** Ids to states. */
-  readonly encoder: TextEncoder;
+  readonly encoder: TextEncoder | OnnxTextEncoder;
 }
 
 /** Sizes that SDXL is told, in pixels. */
@@ -71,19 +76,19 @@ export interface PromptOptions {
  * @throws {RangeError} If the text is too long for a tokenizer.
  * @see Podell et al. 2023, arXiv:2307.01952; diffusers `StableDiffusionXLPipeline.encode_prompt`.
  */
-export function encodePrompt(
+export async function encodePrompt(
   stages: readonly TextStage[],
   prompt: string,
   { added, sizes, truncate = false, zeros = false }: PromptOptions,
-): Conditioning {
+): Promise<Conditioning> {
   const ids = stages.map(({ tokenizer }) =>
     tokenizer.encode(prompt, { truncate }).ids
   );
   const [first, second] = stages;
-  if (!added) return { states: encodeText(first!.encoder, [ids[0]!]) };
+  if (!added) return { states: await lastStates(first!.encoder, ids[0]!) };
   const { backend } = first!.encoder;
-  using one = encodePenultimate(first!.encoder, ids[0]!, false).states;
-  const two = encodePenultimate(second!.encoder, ids[1]!, true);
+  using one = (await penultimate(first!.encoder, ids[0]!, false)).states;
+  const two = await penultimate(second!.encoder, ids[1]!, true);
   using other = two.states;
   using pooled = two.pooled!;
   const states = concatChannels(one, other);
@@ -94,6 +99,25 @@ export function encodePrompt(
     states: backend.upload(new Float32Array(states.size), states.shape),
     added: withSizes(nothing, added, sizes),
   };
+}
+
+async function lastStates(
+  encoder: TextStage["encoder"],
+  ids: Int32Array,
+): Promise<Tensor> {
+  return "network" in encoder
+    ? await onnxStates(encoder, ids)
+    : encodeText(encoder, [ids]);
+}
+
+async function penultimate(
+  encoder: TextStage["encoder"],
+  ids: Int32Array,
+  pool: boolean,
+): Promise<{ readonly states: Tensor; readonly pooled: Tensor | undefined }> {
+  return "network" in encoder
+    ? await onnxPenultimate(encoder, ids, pool)
+    : encodePenultimate(encoder, ids, pool);
 }
 
 /**

@@ -14,6 +14,7 @@ import { ENERGY_DEFAULTS, LayoutEnergy, type Subject } from "./energy.ts";
 import { defaultSites, guidedSites, winwinlay } from "./guidance/winwinlay.ts";
 import type { Region } from "./layout.ts";
 import { type NoiseSource, seededNoise } from "./noise.ts";
+import { decodeOnnx, type OnnxDecoder } from "./onnx_parts.ts";
 import { encodePng } from "./png.ts";
 import type { FullRequest } from "./request.ts";
 import { type InnerReport, sample } from "./sampler.ts";
@@ -38,7 +39,7 @@ export interface Networks {
   /** Predicts noise. */
   readonly unet: Unet;
   /** Latents to pixels. */
-  readonly vae: Vae;
+  readonly vae: Vae | OnnxDecoder;
   /** Noise schedule and prediction type. */
   readonly schedule: ScheduleConfig;
   /** Zeros stand for an empty negative prompt, as SDXL's `force_zeros_for_empty_prompt` says. */
@@ -221,20 +222,22 @@ export async function paint(
     request.regions,
     truncate,
   );
-  const encode = (words: string, zeros: boolean) =>
-    heldConditioning(encodePrompt(text, words, {
-      added: unet.config.added,
-      sizes: {
-        originalSize: request.originalSize ?? [width, height],
-        cropTopLeft: request.cropTopLeft ?? [0, 0],
-        targetSize: request.targetSize ?? [width, height],
-      },
-      truncate,
-      zeros,
-    }));
+  const encode = async (words: string, zeros: boolean) =>
+    heldConditioning(
+      await encodePrompt(text, words, {
+        added: unet.config.added,
+        sizes: {
+          originalSize: request.originalSize ?? [width, height],
+          cropTopLeft: request.cropTopLeft ?? [0, 0],
+          targetSize: request.targetSize ?? [width, height],
+        },
+        truncate,
+        zeros,
+      }),
+    );
   const { negativePrompt } = request;
-  using cond = encode(prompt, false);
-  using uncond = encode(
+  using cond = await encode(prompt, false);
+  using uncond = await encode(
     negativePrompt,
     networks.zeroNegative && negativePrompt === "",
   );
@@ -347,7 +350,7 @@ export function pixelsPerCell(vae: Pick<Vae, "config">): number {
  * @param latent `[1, 4, height, width]` as the sampler has it.
  */
 export async function decodeLatent(
-  vae: Vae,
+  vae: Networks["vae"],
   latent: Tensor,
   options: Pick<GenerateOptions, "signal" | "memory"> = {},
 ): Promise<Picture> {
@@ -357,9 +360,17 @@ export async function decodeLatent(
   const [height, width] = latent.shape.slice(2).map((n) =>
     n * pixelsPerCell(vae)
   ) as [number, number];
+  const decode = (part: Tensor): Promise<Floats> =>
+    "network" in vae
+      ? decodeOnnx(vae, part, { signal })
+      : decodeWhole(vae, part, { signal });
   const planes = memory?.tile === undefined
-    ? await decodeWhole(vae, scaled, { signal })
-    : await decodeInTiles(vae, scaled, memory.tile, { signal });
+    ? await decode(scaled)
+    : await decodeInTiles(decode, scaled, {
+      tile: memory.tile,
+      factor: pixelsPerCell(vae),
+      signal,
+    });
   const cells = height * width;
   const rgb = new Uint8Array(3 * cells);
   for (let i = 0; i < cells; i++) {

@@ -16,7 +16,6 @@ import {
   safeJoin,
 } from "../weights/hub_cache.ts";
 import type { Checkpoint } from "../weights/checkpoint.ts";
-import type { Component, ComponentName } from "../weights/component.ts";
 import { asJsonObject } from "../weights/json_file.ts";
 import type { ConfigOverrides } from "../weights/ldm_configs.ts";
 import { openCheckpoint } from "../weights/open_checkpoint.ts";
@@ -56,11 +55,17 @@ import {
   type ScheduleConfig,
   scheduleConfig,
 } from "./schedule_config.ts";
-import type { LoadOptions } from "./parameters.ts";
-import { loadTextEncoder, textConfig } from "./text_encoder.ts";
+import {
+  loadDecoder,
+  type LoadFrom,
+  loadPart,
+  loadText,
+  type OnnxPart,
+} from "./load_parts.ts";
+import { textConfig } from "./text_encoder.ts";
 import { Tokenizer } from "./tokenize.ts";
 import { loadUnet, type UnetConfig, unetConfig } from "./unet.ts";
-import { loadVae, vaeConfig } from "./vae.ts";
+import { vaeConfig } from "./vae.ts";
 
 /** Options of `open`. */
 export interface OpenOptions {
@@ -81,6 +86,11 @@ export interface OpenOptions {
   readonly weights?: "auto" | StorageType | undefined;
   /** Bytes that may be taken from the device. Default what the system says is left, if it says so. */
   readonly memoryBytes?: number | undefined;
+  /**
+   * Parts to run from their ONNX exports though there are safetensors too. Parts that have only an ONNX
+   * export run from it anyway.
+   */
+  readonly onnx?: readonly OnnxPart[] | undefined;
   /** Load the VAE's encoder too. Default false. */
   readonly encoder?: boolean;
   /** Cancels. */
@@ -153,18 +163,13 @@ export async function open(
     const weights = asked === "auto"
       ? (await planMemory(facts, limits, options)).choice.weights
       : asked;
-    const from: LoadFrom = { folder, facts, backend, weights, variant };
+    const { onnx = [] } = options;
+    const from: LoadFrom = { folder, facts, backend, weights, variant, onnx };
     const text = await loadText(from, { signal, onProgress });
     parts.unshift(...text.map(({ encoder }) => encoder));
     const unet = await loadPart(from, "unet", loadUnet, { signal, onProgress });
     parts.unshift(unet);
-    const vae = await loadPart(
-      from,
-      "vae",
-      (b, source, o) =>
-        loadVae(b, source, { ...o, encoder: options.encoder ?? false }),
-      { signal, onProgress },
-    );
+    const vae = await loadDecoder(from, options);
     parts.unshift(vae);
     backend.trim(); // what loading needed
     const { schedule, zeroNegative } = facts;
@@ -181,62 +186,6 @@ export async function open(
     return new Model(facts, networks, { weights, limits, parts, reload });
   } catch (error) {
     for (const p of parts) p[Symbol.dispose]();
-    throw error;
-  }
-}
-
-/** Where the weights of a model are, and how they are stored. */
-interface LoadFrom {
-  readonly folder: Checkpoint;
-  readonly facts: ModelFacts;
-  readonly backend: Backend;
-  readonly weights: StorageType;
-  readonly variant: OpenOptions["variant"];
-}
-
-async function loadPart<T>(
-  { folder, backend, weights, variant }: LoadFrom,
-  kind: ComponentName,
-  load: (
-    backend: Backend,
-    source: Component,
-    options: LoadOptions,
-  ) => Promise<T>,
-  { signal, onProgress }: Pick<OpenOptions, "signal" | "onProgress">,
-): Promise<T> {
-  return await load(
-    backend,
-    await folder.component(kind, { signal, variant }),
-    {
-      storage: weights,
-      signal,
-      onTensor: (done, total) => onProgress?.(kind, done, total),
-    },
-  );
-}
-
-/** One encoder for each tokenizer. */
-async function loadText(
-  from: LoadFrom,
-  options: Pick<OpenOptions, "signal" | "onProgress">,
-): Promise<TextStage[]> {
-  const stages: TextStage[] = [];
-  try {
-    for (const [i, tokenizer] of from.facts.tokenizers.entries()) {
-      const encoder = i === 0
-        ? await loadPart(from, "text_encoder", loadTextEncoder, options)
-        : await loadPart(
-          from,
-          "text_encoder_2",
-          (b, source, o) =>
-            loadTextEncoder(b, source, { ...o, projection: true }),
-          options,
-        );
-      stages.push({ tokenizer, encoder });
-    }
-    return stages;
-  } catch (error) {
-    for (const { encoder } of stages) encoder[Symbol.dispose]();
     throw error;
   }
 }
@@ -433,7 +382,7 @@ async function readFacts(
     embeddedModel(location) !== undefined;
   const cached = typeof location === "string" && folder.location !== location;
   const name = embedded || cached ? location : folder.name;
-  const xl = folder.index["_class_name"] === "StableDiffusionXLPipeline";
+  const xl = /XLPipeline$/.test(String(folder.index["_class_name"]));
   const json = async (path: string): Promise<JsonObject> =>
     asJsonObject(await folder.json(path, { signal }), `${name}/${path}`);
   const parts = [
@@ -443,7 +392,17 @@ async function readFacts(
     "vae",
   ];
   const configs: Record<string, JsonObject> = {};
-  for (const part of parts) configs[part] = await json(`${part}/config.json`);
+  for (const part of parts) {
+    // optimum keeps the decoder's config beside its export
+    const other = part === "vae"
+      ? await folder.optionalJson("vae_decoder/config.json", { signal })
+      : undefined;
+    const own = `${part}/config.json`;
+    configs[part] = other !== undefined &&
+        await folder.optionalJson(own, { signal }) === undefined
+      ? asJsonObject(other, `${name}/vae_decoder/config.json`)
+      : await json(own);
+  }
   const scheduler = await json("scheduler/scheduler_config.json");
   const unet = unetConfig(configs["unet"]!, `${name}/unet`);
   const vae = vaeConfig(configs["vae"]!, `${name}/vae`);

@@ -1,6 +1,5 @@
 /** latent -> RGB in overlapping tiles, where the whole decoder would need too much memory. */
 import type { Floats, Tensor } from "../kernels/backend.ts";
-import { type Vae, vaeDecode } from "./vae.ts";
 
 /** Latent cells that neighbouring tiles share at least, a quarter of the tile as in diffusers. */
 const OVERLAP = 1 / 4;
@@ -28,20 +27,25 @@ export function tileStarts(cells: number, tile: number): number[] {
  * An approximation, as in diffusers' tiled decoding: the decoder's normalisations and its attention
  * see one tile at a time, so colours may differ slightly from those of the whole.
  *
- * @param latent `[1, channels, height, width]`, already divided by `config.scalingFactor`.
- * @param tile Most latent cells along a tile's side.
+ * @param decode Decodes one tile, `[1, channels, height, width]` to `[1, 3, factor height, factor width]`.
+ * @param latent The whole latent, already divided by the VAE's scaling factor.
+ * @param options.tile Most latent cells along a tile's side.
+ * @param options.factor Image pixels per latent cell along one side.
  * @returns `[3, factor height, factor width]`, about -1 to 1, on the host.
  */
 export async function decodeInTiles(
-  vae: Vae,
+  decode: (tile: Tensor) => Promise<Floats>,
   latent: Tensor,
-  tile: number,
-  options: { readonly signal?: AbortSignal | undefined } = {},
+  options: {
+    readonly tile: number;
+    readonly factor: number;
+    readonly signal?: AbortSignal | undefined;
+  },
 ): Promise<Float64Array> {
-  const { backend } = vae;
+  const { backend } = latent;
+  const { tile, factor, signal } = options;
   const [, channels = 0, height = 0, width = 0] = latent.shape;
-  const [z] = await backend.read([latent], options);
-  const factor = 2 ** (vae.config.channels.length - 1);
+  const [z] = await backend.read([latent], { signal });
   const [rows, columns] = [height * factor, width * factor];
   const sum = new Float64Array(3 * rows * columns);
   const weight = new Float64Array(rows * columns);
@@ -52,15 +56,14 @@ export async function decodeInTiles(
   const tall = ramp(tileHeight * factor), wide = ramp(tileWidth * factor);
   for (const top of tileStarts(height, tile)) {
     for (const left of tileStarts(width, tile)) {
-      options.signal?.throwIfAborted();
+      signal?.throwIfAborted();
       const part = crop(z!, [channels, height, width], {
         top,
         left,
         size: [tileHeight, tileWidth],
       });
       using x = backend.upload(part, [1, channels, tileHeight, tileWidth]);
-      using image = vaeDecode(vae, x);
-      const [pixels] = await backend.read([image], options);
+      const pixels = await decode(x);
       for (let y = 0; y < tall.length; y++) {
         for (let i = 0; i < wide.length; i++) {
           const w = tall[y]! * wide[i]!;
@@ -69,7 +72,7 @@ export async function decodeInTiles(
           for (let c = 0; c < 3; c++) {
             const to = c * rows * columns + at;
             sum[to] = sum[to]! +
-              w * pixels![(c * tall.length + y) * wide.length + i]!;
+              w * pixels[(c * tall.length + y) * wide.length + i]!;
           }
         }
       }

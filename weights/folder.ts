@@ -22,7 +22,14 @@ import type { JsonObject, JsonValue } from "./strict_json.ts";
 export { Component } from "./component.ts";
 export type { ComponentName, ComponentOptions } from "./component.ts";
 
-const PIPELINES = ["StableDiffusionPipeline", "StableDiffusionXLPipeline"];
+const PIPELINES = [
+  "StableDiffusionPipeline",
+  "StableDiffusionXLPipeline",
+  // optimum's and diffusers' names for folders with ONNX parts
+  "OnnxStableDiffusionPipeline",
+  "ORTStableDiffusionPipeline",
+  "ORTStableDiffusionXLPipeline",
+];
 
 /**
  * Opens a diffusers folder and checks its `model_index.json`.
@@ -63,7 +70,7 @@ export async function openFolder(
   if (typeof className !== "string" || !PIPELINES.includes(className)) {
     throw new WeightsError(
       `Cannot open model ${displayName(location)}: its _class_name must be ${
-        PIPELINES.join(" or ")
+        PIPELINES.slice(0, 2).join(" or ")
       }: current _class_name is ${quote(className)}`,
     );
   }
@@ -107,7 +114,8 @@ export class DiffusersFolder implements AsyncDisposable {
     const { className } = COMPONENTS[name];
     const entry = this.index[name];
     const current = Array.isArray(entry) ? entry[1] : entry;
-    if (current !== className) {
+    const onnx = typeof current === "string" && /^(?:Onnx|ORT)/.test(current);
+    if (current !== className && !onnx) {
       throw new WeightsError(
         `Cannot open ${name} of ${this.name}: its class in model_index.json must be ${className}: current class is ${
           quote(current)
@@ -119,7 +127,20 @@ export class DiffusersFolder implements AsyncDisposable {
       `${name}/config.json`,
       options,
     );
-    const files = await openWeights(this.location, name, options);
+    let files;
+    try {
+      files = await openWeights(this.location, name, options);
+    } catch (cause) {
+      if (!onnx || !(cause instanceof MissingFileError)) throw cause;
+      throw new MissingFileError(
+        `Cannot open ${name} of ${this.name}: it must have safetensors: current class is ${current}${
+          name === "unet"
+            ? "; guidance needs the UNet's gradient, which ONNX has not: put its safetensors beside it"
+            : ""
+        }`,
+        { cause },
+      );
+    }
     const component = new Component(`${this.name}/${name}`, config, files);
     this.#components.add(component);
     return component;

@@ -118,6 +118,16 @@ const OPTIONS: readonly Row[] = [
   [[...CAR, "--seeds", "1", "--count", "2"], 2, /--count with --seeds/],
   [[...CAR, "--seeds", "1,-2"], 2, /seed must be from 0 to/],
   [[...CAR, "--weights", "f8"], 2, /--weights: it must be auto or f32 or f16/],
+  [
+    [...CAR, "--onnx", "unet"],
+    2,
+    /--onnx: parts must be text_encoder, .*"unet"/,
+  ],
+  [
+    [...CAR, "--onnx", "vae"],
+    3,
+    /Cannot run vae of tiny-scenes from ONNX: vae_decoder\/model.onnx must exist/,
+  ],
   [[...CAR, "--memory", "6"], 2, /--memory: it must be a size such as 6GB/],
   [[...CAR, "--memory", "0GB"], 2, /--memory: it must be a size such as 6GB/],
   [

@@ -18,8 +18,8 @@ import type { NoiseSource } from "../../pipeline/noise.ts";
 import type { GuidanceRequest } from "../../pipeline/request.ts";
 import { sample, type SampledStep } from "../../pipeline/sampler.ts";
 import { ddim } from "../../pipeline/scheduler.ts";
-import { encodeText } from "../../pipeline/text_encoder.ts";
-import { vaeDecode } from "../../pipeline/vae.ts";
+import { encodeText, type TextEncoder } from "../../pipeline/text_encoder.ts";
+import { type Vae, vaeDecode } from "../../pipeline/vae.ts";
 import { openFolder } from "../../weights/folder.ts";
 import type { GoldenCase } from "./case.ts";
 import { subjectsOf } from "./variant.ts";
@@ -156,7 +156,7 @@ async function openModel(c: GoldenCase, location: string): Promise<Prompted> {
     const { ids } = tokenizer.encode(prompt);
     const right = String(ids) === String(await c.ints(input));
     c.check(`ids of "${prompt}"`, right ? undefined : `are ${ids}`);
-    return c.own(encodeText(textEncoder, [ids]));
+    return c.own(encodeText(textEncoder as TextEncoder, [ids]));
   };
   const { prompt, negative_prompt } = c.attributes;
   return {
@@ -226,7 +226,7 @@ function decode(
 ): Tensor {
   const scale = 1 / vae.config.scalingFactor;
   using scaled = combine(latent, scale, latent, 0);
-  return c.own(vaeDecode(vae, scaled));
+  return c.own(vaeDecode(vae as Vae, scaled));
 }
 
 /** `clamp(decoded / 2 + 0.5, 0, 1)`, `[1, height, width, 3]`. */

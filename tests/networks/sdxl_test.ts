@@ -58,7 +58,7 @@ function conditioning(
   { networks }: Model,
   prompt: string,
   more: { zeros?: boolean; sizes?: MicroConditioning } = {},
-): Conditioning {
+): Promise<Conditioning> {
   const { text, unet: { config: { added } } } = networks;
   return encodePrompt(text, prompt, { added, sizes: SIZES, ...more });
 }
@@ -78,7 +78,7 @@ test("encodePrompt() gives transformers' states and pooled text, ids and padding
       model.networks.text.forEach(({ tokenizer }, i) =>
         assert.deepEqual([...tokenizer.encode(prompt).ids], ids[i])
       );
-      const made = conditioning(model, prompt);
+      const made = await conditioning(model, prompt);
       assert.deepEqual(made.states.shape, [1, 40, 77]);
       assert.deepEqual(made.added!.shape, [1, 80, 1]);
       const [s, a] = await take([made.states, made.added!]);
@@ -109,7 +109,7 @@ test("encodePrompt() tells the six sizes in diffusers' order, also beside zeros"
       return [...angles.map(Math.cos), ...angles.map(Math.sin)];
     });
     for (const zeros of [false, true]) {
-      const made = conditioning(model, "", { zeros });
+      const made = await conditioning(model, "", { zeros });
       const [states, added] = await take([made.states, made.added!]);
       assertClose(
         added!.slice(32),
@@ -186,8 +186,8 @@ test("a batch of two conditionings is two single passes", async () => {
   const backend = await testBackend();
   await withModel(backend, async (model) => {
     const { unet } = model.networks;
-    const one = conditioning(model, "a red car");
-    const two = conditioning(model, "", {
+    const one = await conditioning(model, "a red car");
+    const two = await conditioning(model, "", {
       sizes: { ...SIZES, cropTopLeft: [0, 0] },
     });
     const both = stackConditioning(one, two);
@@ -233,7 +233,7 @@ async function guidedPass(
     ids.length,
     [4 * grid[1], 4 * grid[0]],
   );
-  const made = conditioning(model, "a red car");
+  const made = await conditioning(model, "a red car");
   const pass = await energyGradient(unet, latent, 621, made, {
     energy,
     sites: new Set(ids),
@@ -340,8 +340,8 @@ for (const zeros of [true, false]) {
           negativePrompt,
         });
         assert.deepEqual([width, height], [96, 64]);
-        const positive = conditioning(model, "a red car");
-        const negative = conditioning(model, negativePrompt, {
+        const positive = await conditioning(model, "a red car");
+        const negative = await conditioning(model, negativePrompt, {
           zeros: zeros && negativePrompt === "",
         });
         const expected = await byHand(model, negative, positive, 3, [96, 64]);
