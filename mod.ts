@@ -113,11 +113,7 @@ export {
   type OnnxDecoder,
   type OnnxTextEncoder,
 } from "./pipeline/onnx_parts.ts";
-export {
-  type OnnxArray,
-  OnnxNetwork,
-  onnxRuntime,
-} from "./pipeline/onnx_session.ts";
+export { type OnnxArray, OnnxNetwork } from "./pipeline/onnx_session.ts";
 
 // Guidance and sampling
 export {
@@ -222,6 +218,7 @@ export type {
   Affine,
   Layer,
   LoadOptions,
+  Scratch,
   WeightSource,
 } from "./pipeline/parameters.ts";
 

@@ -11,7 +11,7 @@ import {
   openOnnxText,
 } from "./onnx_parts.ts";
 import { hasOnnx } from "./onnx_session.ts";
-import type { LoadOptions } from "./parameters.ts";
+import type { LoadOptions, Scratch } from "./parameters.ts";
 import { loadTextEncoder } from "./text_encoder.ts";
 import type { Tokenizer } from "./tokenize.ts";
 import { loadVae, type Vae } from "./vae.ts";
@@ -40,6 +40,8 @@ export interface LoadFrom {
   readonly variant: "fp16" | undefined;
   /** Parts to run from ONNX though there are safetensors. */
   readonly onnx: readonly OnnxPart[];
+  /** Shared by the parts. */
+  readonly scratch?: Scratch | undefined;
 }
 
 /** Cancelling and progress. */
@@ -54,7 +56,7 @@ export interface LoadControl {
 
 /** Loads one component. */
 export async function loadPart<T>(
-  { folder, backend, weights, variant }: LoadFrom,
+  { folder, backend, weights, variant, scratch }: LoadFrom,
   kind: ComponentName,
   load: (
     backend: Backend,
@@ -68,6 +70,7 @@ export async function loadPart<T>(
     await folder.component(kind, { signal, variant }),
     {
       storage: weights,
+      scratch,
       signal,
       onTensor: (done, total) => onProgress?.(kind, done, total),
     },

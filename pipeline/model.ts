@@ -40,6 +40,7 @@ import {
   planNetworks,
   storageTypes,
 } from "./memory.ts";
+import { Scratch } from "./parameters.ts";
 import type { PhraseMatch } from "./phrase.ts";
 import {
   checkPreset,
@@ -165,11 +166,15 @@ export async function open(
       : asked;
     const { onnx = [] } = options;
     const from: LoadFrom = { folder, facts, backend, weights, variant, onnx };
-    const text = await loadText(from, { signal, onProgress });
+    const first = { ...from, scratch: new Scratch() };
+    const text = await loadText(first, { signal, onProgress });
     parts.unshift(...text.map(({ encoder }) => encoder));
-    const unet = await loadPart(from, "unet", loadUnet, { signal, onProgress });
+    const unet = await loadPart(first, "unet", loadUnet, {
+      signal,
+      onProgress,
+    });
     parts.unshift(unet);
-    const vae = await loadDecoder(from, options);
+    const vae = await loadDecoder(first, options);
     parts.unshift(vae);
     backend.trim(); // what loading needed
     const { schedule, zeroNegative } = facts;

@@ -47,6 +47,30 @@ export interface LoadOptions {
   readonly signal?: AbortSignal | undefined;
   /** Called after each tensor. */
   readonly onTensor?: ((done: number, total: number) => void) | undefined;
+  /** Buffers to read into, for one network after the other. */
+  readonly scratch?: Scratch | undefined;
+}
+
+/**
+ * Two buffers that tensors are read into by turns. Fresh ones for every tensor would pile up until an
+ * engine collects them, in Bun to gigabytes.
+ */
+export class Scratch {
+  readonly #buffers = [new Uint8Array(0), new Uint8Array(0)];
+
+  /** Makes room for the largest tensor of each turn. */
+  reserve(most: readonly [number, number]): void {
+    most.forEach((bytes, i) => {
+      if (bytes > this.#buffers[i]!.length) {
+        this.#buffers[i] = new Uint8Array(bytes);
+      }
+    });
+  }
+
+  /** The buffer of a turn. */
+  of(turn: number): Uint8Array<ArrayBuffer> {
+    return this.#buffers[turn % 2]!;
+  }
 }
 
 /** A weight and a bias of as many numbers as there are channels. */
@@ -85,7 +109,7 @@ export class Parameters implements Disposable {
   readonly #source: WeightSource;
   readonly #storage: StorageType;
   readonly #wanted: Wanted[] = [];
-  #scratch: readonly Uint8Array<ArrayBuffer>[] = [];
+  #scratch: Scratch | undefined;
   readonly #known = new Set<string>();
 
   /**
@@ -209,7 +233,7 @@ export class Parameters implements Disposable {
       );
     }
     if (this.backend.kind === "plan") return;
-    this.#makeScratch();
+    this.#scratch = this.#makeScratch(options.scratch);
     // The next tensor is read while this one is checked and written.
     let next = this.#read(0, signal);
     for (let i = 0; i < this.#wanted.length; i++) {
@@ -219,7 +243,7 @@ export class Parameters implements Disposable {
       this.#fill(this.#wanted[i]!, data);
       options.onTensor?.(i + 1, this.#wanted.length);
     }
-    this.#scratch = [];
+    this.#scratch = undefined;
   }
 
   /** Numbers of one wanted tensor: f16 bits where they go to the device as they are. */
@@ -232,7 +256,7 @@ export class Parameters implements Disposable {
     const { name } = wanted;
     const source = this.#source;
     const half = source.tensors.get(name)!.dtype === "F16";
-    const into = this.#scratch[index % 2];
+    const into = this.#scratch?.of(index);
     const data = this.#fileBytes(wanted) > 0
       ? source.readBytes!(name, { signal, into }).then(({ buffer, length }) =>
         half
@@ -254,16 +278,14 @@ export class Parameters implements Disposable {
       : 0;
   }
 
-  /**
-   * Where tensors are read to: two buffers take turns. Fresh ones for every tensor would pile up until
-   * an engine collects them, in Bun to gigabytes.
-   */
-  #makeScratch(): void {
-    const most = [0, 0];
+  /** Buffers that hold the largest tensor of each turn. */
+  #makeScratch(scratch = new Scratch()): Scratch {
+    const most: [number, number] = [0, 0];
     this.#wanted.forEach((wanted, i) => {
       most[i % 2] = Math.max(most[i % 2]!, this.#fileBytes(wanted));
     });
-    this.#scratch = most.map((bytes) => new Uint8Array(bytes));
+    scratch.reserve(most);
+    return scratch;
   }
 
   #fill(
