@@ -86,6 +86,26 @@ const COMMON_FLAGS: readonly Flag[] = [
   { name: "help", short: "h", help: "this text" },
 ];
 
+/** Sections of the commands that paint. */
+const PAINTING_FLAGS: Command["flags"] = [
+  ["Model and machine", [
+    {
+      name: "model",
+      value: "NAME|FOLDER|FILE|URL",
+      help: `${
+        EMBEDDED_MODELS.join(" or ")
+      }, a diffusers folder, a .safetensors file, or owner/name in the hub's cache (tiny-scenes)`,
+    },
+    VARIANT_FLAG,
+    PREDICTION_FLAG,
+    ...WHERE_FLAGS,
+    ...MEMORY_FLAGS,
+    ONNX_FLAG,
+  ]],
+  ["The method; in brackets the paper's value", METHOD_FLAGS],
+  ["Other", COMMON_FLAGS],
+];
+
 const COMMANDS: Readonly<Record<string, Command>> = {
   generate: {
     about: "a prompt and boxes -> a picture with each thing in its box",
@@ -118,22 +138,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
         },
         JSON_FLAG,
       ]],
-      ["Model and machine", [
-        {
-          name: "model",
-          value: "NAME|FOLDER|FILE|URL",
-          help: `${
-            EMBEDDED_MODELS.join(" or ")
-          }, a diffusers folder or a .safetensors file (tiny-scenes)`,
-        },
-        VARIANT_FLAG,
-        PREDICTION_FLAG,
-        ...WHERE_FLAGS,
-        ...MEMORY_FLAGS,
-        ONNX_FLAG,
-      ]],
-      ["The method; in brackets the paper's value", METHOD_FLAGS],
-      ["Other", COMMON_FLAGS],
+      ...PAINTING_FLAGS,
     ],
     run: generate,
   },
@@ -144,7 +149,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
       'batch LAYOUTS.jsonl -o FOLDER [options], each line a request such as {"id": "car", "prompt": "a red car", "regions": [{"phrase": "red car", "boxes": [[0.1, 0.4, 0.6, 0.9]]}], "seeds": [1, 2]}',
     flags: [
       [
-        "Defaults for lines that do not say it",
+        "For every line, over what the line says",
         REQUEST_FLAGS.filter(({ name }) =>
           !["box", "layout", "from", "seed"].includes(name)
         ),
@@ -167,22 +172,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
         },
         JSON_FLAG,
       ]],
-      ["Model and machine", [
-        {
-          name: "model",
-          value: "NAME|FOLDER|FILE|URL",
-          help: `${
-            EMBEDDED_MODELS.join(" or ")
-          }, a diffusers folder or a .safetensors file (tiny-scenes)`,
-        },
-        VARIANT_FLAG,
-        PREDICTION_FLAG,
-        ...WHERE_FLAGS,
-        ...MEMORY_FLAGS,
-        ONNX_FLAG,
-      ]],
-      ["The method; in brackets the paper's value", METHOD_FLAGS],
-      ["Other", COMMON_FLAGS],
+      ...PAINTING_FLAGS,
     ],
     words: 1,
     run: batch,

@@ -61,13 +61,7 @@ export class Plan implements Backend {
 
   /** See `Backend`. */
   get memory(): MemoryUse {
-    const { live, peak, reserved, peakReserved } = this.#pool;
-    return {
-      liveBytes: live,
-      peakBytes: peak,
-      reservedBytes: reserved,
-      peakReservedBytes: peakReserved,
-    };
+    return this.#pool.memory;
   }
 
   /** See `Backend`. */

@@ -3,6 +3,7 @@
  * that foretells it, so that an estimate is what a run then takes.
  */
 
+import type { MemoryUse } from "./backend.ts";
 import { DeviceMemoryError } from "./errors.ts";
 
 /** Makes and frees buffers of a given number of bytes. */
@@ -88,6 +89,16 @@ export class Pool<B> {
   /** The most `reserved` has been since `resetPeak`. */
   get peakReserved(): number {
     return this.#peakReserved;
+  }
+
+  /** All four counts. */
+  get memory(): MemoryUse {
+    return {
+      liveBytes: this.#live,
+      peakBytes: this.#peak,
+      reservedBytes: this.reserved,
+      peakReservedBytes: this.#peakReserved,
+    };
   }
 
   /** Starts new measurements. */

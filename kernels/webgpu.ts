@@ -120,13 +120,7 @@ export class WebGpu implements Backend {
 
   /** See `Backend`. */
   get memory(): MemoryUse {
-    const { live, peak, reserved, peakReserved } = this.#pool;
-    return {
-      liveBytes: live,
-      peakBytes: peak,
-      reservedBytes: reserved,
-      peakReservedBytes: peakReserved,
-    };
+    return this.#pool.memory;
   }
 
   /** See `Backend`. */
