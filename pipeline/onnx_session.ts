@@ -20,6 +20,7 @@ interface Runtime {
       bytes: Uint8Array,
       options: {
         executionProviders: readonly string[];
+        extra: { session: { disable_prepacking: "1" } };
         externalData?: readonly { path: string; data: Uint8Array }[];
       },
     ): Promise<Session>;
@@ -100,6 +101,7 @@ export class OnnxNetwork implements Disposable {
   readonly outputs: readonly string[];
   readonly #runtime: Runtime;
   readonly #session: Session;
+  #disposed = false;
 
   private constructor(name: string, runtime: Runtime, session: Session) {
     this.name = name;
@@ -135,6 +137,8 @@ export class OnnxNetwork implements Disposable {
     try {
       const session = await runtime.InferenceSession.create(bytes, {
         executionProviders: ["wasm"],
+        // Weights in another order would be a second copy of them.
+        extra: { session: { disable_prepacking: "1" } },
         ...(data ? { externalData: [{ path, data }] } : {}),
       });
       return new OnnxNetwork(name, runtime, session);
@@ -205,8 +209,10 @@ export class OnnxNetwork implements Disposable {
     return out;
   }
 
-  /** Frees it. */
+  /** Frees it; calling it twice does no harm. */
   [Symbol.dispose](): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
     void this.#session.release();
   }
 }
