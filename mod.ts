@@ -27,6 +27,7 @@
 
 // The main job
 export {
+  cachedLocation,
   type CheckedRequest,
   checkForModel,
   describeModel,
@@ -113,7 +114,11 @@ export {
   type OnnxDecoder,
   type OnnxTextEncoder,
 } from "./pipeline/onnx_parts.ts";
-export { type OnnxArray, OnnxNetwork } from "./pipeline/onnx_session.ts";
+export {
+  hasOnnx,
+  type OnnxArray,
+  OnnxNetwork,
+} from "./pipeline/onnx_session.ts";
 
 // Guidance and sampling
 export {

@@ -1,10 +1,12 @@
 /** `inspect`: what a PNG, a prompt, a model folder or a safetensors file holds. */
 import { open as openFile } from "node:fs/promises";
 import {
+  cachedLocation,
   type Checkpoint,
   decodePng,
   describeModel,
   embeddedModel,
+  hasOnnx,
   matchPhrase,
   openFolder,
   openSingleFile,
@@ -47,7 +49,9 @@ export async function inspect(flags: Flags, io: Io): Promise<number> {
   } else if (await startsLikePng(what!)) {
     await inspectPng(what!, json, io);
   } else {
-    await using folder = await openFolder(embeddedModel(what!) ?? what!, io);
+    const location = embeddedModel(what!) ?? await cachedLocation(what!) ??
+      what!;
+    await using folder = await openFolder(location, io);
     await inspectFolder(folder, flags, io);
   }
   return 0;
@@ -175,10 +179,23 @@ async function inspectFolder(
   const json = flags.has("json");
   for (const name of PARTS) {
     if (name === "text_encoder_2" && folder.index[name] === undefined) continue;
-    const part = await folder.component(name, {
-      signal: io.signal,
-      variant: flags.choice<"fp16">("variant"),
-    });
+    const place = name === "vae" ? "vae_decoder" : name;
+    let part;
+    try {
+      part = await folder.component(name, {
+        signal: io.signal,
+        variant: flags.choice<"fp16">("variant"),
+      });
+    } catch (error) {
+      if (!await hasOnnx(folder.location, place, io)) throw error;
+      const name = `${folder.name}/${place}`;
+      io.out(
+        json
+          ? JSON.stringify({ name, onnx: "model.onnx" })
+          : `${name}  an ONNX network, model.onnx\n`,
+      );
+      continue;
+    }
     printTensors(`${folder.name}/${name}`, part.config, part, json, io);
     await part.close();
   }

@@ -331,7 +331,7 @@ async function floatBytes(facts: ModelFacts): Promise<number> {
  * @returns Undefined for anything else, and for a path that is there.
  * @throws {WeightsError} If it was never pulled.
  */
-async function cachedLocation(
+export async function cachedLocation(
   location: string | URL,
 ): Promise<string | undefined> {
   if (typeof location !== "string" || await exists(location)) return undefined;

@@ -6,7 +6,7 @@ import { test } from "node:test";
 import project from "../../deno.json" with { type: "json" };
 import { decodePng, encodePng, WINWINLAY_DEFAULTS } from "../../mod.ts";
 import { tempFolder } from "../weights/temp_folder.ts";
-import { bytesOf, filesIn, run, runChild } from "./harness.ts";
+import { bytesOf, filesIn, modelWith, run, runChild } from "./harness.ts";
 
 const FLAGS: Readonly<Record<string, string>> = {
   generate:
@@ -209,4 +209,20 @@ test("demo writes three pictures from two workers, with the shares of both", asy
     "guided.png",
     "unguided.png",
   ]);
+});
+
+test("inspect names the ONNX parts of a folder, and looks into the hub's cache", async () => {
+  await using folder = await tempFolder({});
+  await modelWith(join(folder.path, "model"), {
+    "text_encoder/model.safetensors": null,
+    "text_encoder/model.onnx": "x",
+  });
+  const { code, out, err } = await run(["inspect", join(folder.path, "model")]);
+  assert.deepEqual([code, err], [0, []]);
+  const text = out.join("\n");
+  assert.match(text, /^model\/text_encoder {2}an ONNX network, model\.onnx$/m);
+  assert.match(text, /^model\/unet {2}\d+ tensors/m);
+  const other = await run(["inspect", "no-such-owner/name"]);
+  assert.equal(other.code, 3);
+  assert.match(other.err[0]!, /run `weights pull no-such-owner\/name`/);
 });
