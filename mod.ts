@@ -152,6 +152,7 @@ export {
   type ScheduleConfig,
   scheduleConfig,
   type Spacing,
+  SPACINGS,
 } from "./pipeline/schedule_config.ts";
 export {
   ddim,

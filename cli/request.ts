@@ -6,6 +6,7 @@ import {
   readPngText,
   REQUEST_KEY,
   SCHEDULERS,
+  SPACINGS,
 } from "../mod.ts";
 import { asUsage, type Flag, type Flags, UsageError } from "./flags.ts";
 import { readMethod } from "./method.ts";
@@ -45,6 +46,12 @@ export const REQUEST_FLAGS: readonly Flag[] = [
     value: "NAME",
     choices: SCHEDULERS,
     help: "sampler (ddim)",
+  },
+  {
+    name: "spacing",
+    value: "NAME",
+    choices: SPACINGS,
+    help: "how timesteps are spread (as the model's config says)",
   },
   {
     name: "guidance-scale",
@@ -129,6 +136,7 @@ export function requestOver(
       seed: flags.number("seed"),
       steps: flags.number("steps"),
       scheduler: flags.text("scheduler"),
+      spacing: flags.text("spacing"),
       truncate: flags.has("truncate") ? true : undefined,
       originalSize: pairOf(flags, "original-size", "x"),
       cropTopLeft: pairOf(flags, "crop", ","),

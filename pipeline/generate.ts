@@ -270,7 +270,12 @@ export async function paint(
     : undefined;
 
   // noise -> latent
-  const scheduler = makeScheduler(request.scheduler, schedule, request.steps);
+  const { spacing = schedule.spacing } = request;
+  const scheduler = makeScheduler(
+    request.scheduler,
+    { ...schedule, spacing },
+    request.steps,
+  );
   const factor = pixelsPerCell(vae);
   const guided = method && energy
     ? Math.min(

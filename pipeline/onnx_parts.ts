@@ -42,6 +42,7 @@ export async function openOnnxText(
 ): Promise<OnnxTextEncoder> {
   const checked = textConfig(config, `${name}/${folder}`);
   const network = await OnnxNetwork.open(location, folder, { signal });
+  checkNames(network, "input_ids", []);
   return {
     backend,
     config: checked,
@@ -57,12 +58,26 @@ export async function openOnnxDecoder(
 ): Promise<OnnxDecoder> {
   const checked = vaeConfig(config, `${name}/vae_decoder`);
   const network = await OnnxNetwork.open(location, "vae_decoder", { signal });
+  checkNames(network, "latent_sample", ["sample"]);
   return {
     backend,
     config: checked,
     network,
     [Symbol.dispose]: () => network[Symbol.dispose](),
   };
+}
+
+function checkNames(
+  network: OnnxNetwork,
+  input: string,
+  wanted: readonly string[],
+): void {
+  try {
+    network.expect(input, wanted);
+  } catch (error) {
+    network[Symbol.dispose]();
+    throw error;
+  }
 }
 
 /**

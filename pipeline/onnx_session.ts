@@ -153,6 +153,25 @@ export class OnnxNetwork implements Disposable {
   }
 
   /**
+   * Checks names before anything is computed.
+   *
+   * @throws {WeightsError} If the input is another, or an output is missing, with those that were found.
+   */
+  expect(input: string, wanted: readonly string[]): void {
+    if (this.inputs.length !== 1 || this.inputs[0] !== input) {
+      throw new WeightsError(
+        `Cannot run ${this.name}: its only input must be ${input}: current inputs are ${this.inputs}`,
+      );
+    }
+    const absent = wanted.filter((name) => !this.outputs.includes(name));
+    if (absent.length) {
+      throw new WeightsError(
+        `Cannot run ${this.name}: it must give ${absent}: current outputs are ${this.outputs}`,
+      );
+    }
+  }
+
+  /**
    * Runs it on one input.
    *
    * @param input Its name; it must be the only one.
@@ -165,17 +184,7 @@ export class OnnxNetwork implements Disposable {
     { data, dims }: OnnxArray,
     wanted: readonly string[],
   ): Promise<Map<string, OnnxArray>> {
-    if (this.inputs.length !== 1 || this.inputs[0] !== input) {
-      throw new WeightsError(
-        `Cannot run ${this.name}: its only input must be ${input}: current inputs are ${this.inputs}`,
-      );
-    }
-    const absent = wanted.filter((name) => !this.outputs.includes(name));
-    if (absent.length) {
-      throw new WeightsError(
-        `Cannot run ${this.name}: it must give ${absent}: current outputs are ${this.outputs}`,
-      );
-    }
+    this.expect(input, wanted);
     const type = this.#session.inputMetadata?.find((m) => m.name === input)
       ?.type ?? "float32";
     let value: Value | undefined;

@@ -6,6 +6,7 @@ import {
 import { checkLayout, type Region } from "./layout.ts";
 import type { MicroConditioning } from "./conditioning.ts";
 import { nearest } from "./nearest.ts";
+import { type Spacing, SPACINGS } from "./schedule_config.ts";
 import { type SchedulerName, SCHEDULERS } from "./scheduler.ts";
 
 /** How the layout guides: WinWinLay with some of its options, or not at all. */
@@ -32,6 +33,8 @@ export interface GenerateRequest {
   readonly steps?: number;
   /** Sampler. Default `ddim`, the paper's. */
   readonly scheduler?: SchedulerName;
+  /** How timesteps are spread; names are diffusers'. Default as the model's scheduler config says. */
+  readonly spacing?: Spacing;
   /** Keep what fits of prompts that are too long, instead of an error. Default false. */
   readonly truncate?: boolean;
   /** SDXL: `[width, height]` before cropping and scaling that the model is told. Default the image's. */
@@ -90,6 +93,8 @@ export interface FullRequest {
   readonly steps: number;
   /** Sampler. */
   readonly scheduler: SchedulerName;
+  /** How timesteps are spread, where it was said. */
+  readonly spacing?: Spacing;
   /** Whether texts may be cut. */
   readonly truncate: boolean;
   /** Classifier-free guidance scale. */
@@ -134,6 +139,7 @@ const KEYS = [
   "seed",
   "steps",
   "scheduler",
+  "spacing",
   "truncate",
   "guidanceScale",
   "width",
@@ -215,6 +221,9 @@ export function checkRequest(
       seed: whole(input.seed ?? 0, "seed", 0, Number.MAX_SAFE_INTEGER),
       steps: whole(input.steps ?? defaults.steps, "steps", 1, limits.mostSteps),
       scheduler: oneOf(input.scheduler, "scheduler", SCHEDULERS, "ddim"),
+      ...(input.spacing === undefined ? {} : {
+        spacing: oneOf(input.spacing, "spacing", SPACINGS),
+      }),
       truncate: flag(input.truncate ?? false, "truncate"),
       guidanceScale: real(
         input.guidanceScale ?? defaults.guidanceScale,

@@ -5,7 +5,10 @@ import { readConfig } from "./config.ts";
 export type Prediction = "epsilon" | "v_prediction";
 
 /** How timesteps are spread over the training schedule; names and rules are diffusers'. */
-export type Spacing = "leading" | "trailing" | "linspace";
+export const SPACINGS = ["leading", "trailing", "linspace"] as const;
+
+/** One of them. */
+export type Spacing = typeof SPACINGS[number];
 
 /** What a scheduler's config says, checked. */
 export interface ScheduleConfig {
@@ -72,7 +75,7 @@ export function scheduleConfig(
     read.only("rescale_betas_zero_snr", [false, undefined]);
   }
   read.only("prediction_type", ["epsilon", "v_prediction", undefined]);
-  read.only("timestep_spacing", ["leading", "trailing", "linspace", undefined]);
+  read.only("timestep_spacing", [...SPACINGS, undefined]);
   return {
     trainSteps: read.integer("num_train_timesteps", 1000),
     betaStart: read.number("beta_start"),

@@ -47,3 +47,31 @@ for (const scheduler of SCHEDULERS) {
     assert.notDeepEqual(rgb, first.rgb);
   });
 }
+
+test("spacing chooses the timesteps of a run, and goes into the PNG", async () => {
+  const backend = await testBackend();
+  using model = await open("tiny-scenes", { backend });
+  const run = async (more: object) => {
+    const request = {
+      prompt: "a red car",
+      width: 32,
+      height: 32,
+      steps: 4,
+      guidance: { method: "none" },
+      ...more,
+    } as const;
+    const { report, png } = await model.generate(request);
+    const full = JSON.parse(readPngText(png).get(REQUEST_KEY)!);
+    return [report.steps.map(({ timestep }) => timestep), full.spacing];
+  };
+  // The model's config has leading with offset 1.
+  assert.deepEqual(await run({}), [[751, 501, 251, 1], undefined]);
+  assert.deepEqual(await run({ spacing: "trailing" }), [
+    [999, 749, 499, 249],
+    "trailing",
+  ]);
+  assert.deepEqual(await run({ spacing: "linspace", scheduler: "euler" }), [
+    [999, 666, 333, 0],
+    "linspace",
+  ]);
+});

@@ -73,6 +73,20 @@ test("a request names its scheduler; ddim if it does not", () => {
   );
 });
 
+test("a request may say how timesteps are spread; else the model does", () => {
+  assert.ok(!("spacing" in checkRequest({ prompt: "x" }, limits).request));
+  const { request } = checkRequest(
+    { prompt: "x", spacing: "trailing" },
+    limits,
+  );
+  assert.equal(request.spacing, "trailing");
+  assert.deepEqual(checkRequest(request, limits).request, request);
+  refused(
+    { prompt: "x", spacing: "karras" },
+    /spacing must be leading or trailing or linspace/,
+  );
+});
+
 test("sizes that SDXL is told default to the picture's, and are an error elsewhere", () => {
   const xl = { ...limits, takesSizes: true };
   const { request } = checkRequest({ prompt: "x", width: 64, height: 96 }, xl);
