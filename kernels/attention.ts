@@ -9,11 +9,13 @@
  */
 import deltaWgsl from "./attention_delta.wgsl" with { type: "text" };
 import probeWgsl from "./attention_probe.wgsl" with { type: "text" };
+import scaleWgsl from "./scale_columns.wgsl" with { type: "text" };
 import softmaxWgsl from "./softmax_columns.wgsl" with { type: "text" };
 import gradWgsl from "./softmax_grad.wgsl" with { type: "text" };
 import {
   attentionDeltaRef,
   attentionProbeRef,
+  scaleColumnsRef,
   softmaxColumnsRef,
   softmaxGradRef,
 } from "./attention_ref.ts";
@@ -33,6 +35,13 @@ const SOFTMAX: Kernel = {
   bindings: "ww",
   params: ["count", "keys", "columns", "queries", "first"],
   ref: softmaxColumnsRef,
+};
+const SCALE: Kernel = {
+  name: "scale_columns",
+  wgsl: scaleWgsl,
+  bindings: "wr",
+  params: ["count", "width", "queries"],
+  ref: scaleColumnsRef,
 };
 const PROBE: Kernel = {
   name: "attention_probe",
@@ -128,8 +137,8 @@ export function attention(
     chunks.push([first, Math.min(chunk, queries - first)]);
   }
 
-  /** Scores of one chunk, keys by queries, and then their softmax. */
-  const probabilities = (
+  /** Scores of one chunk, keys by queries, and then `exp(s - max)`, or the probabilities `again`. */
+  const exponentials = (
     first: number,
     columns: number,
     stats: Tensor,
@@ -155,7 +164,7 @@ export function attention(
   using stats = backend.alloc([z, 2, queries]);
   const out = backend.alloc(q.shape);
   for (const [first, columns] of chunks) {
-    using s = probabilities(first, columns, stats, false);
+    using s = exponentials(first, columns, stats, false);
     gemm(
       [width, columns, keys],
       { tensor: v, ...perKey },
@@ -164,6 +173,11 @@ export function attention(
       { batch: z },
     );
   }
+  backend.dispatch(SCALE, {
+    bind: [out, stats],
+    params: { count: z * queries, width, queries },
+    groups: elementGroups(z * queries),
+  });
   const tokens = probe?.length ?? 0;
   using probed = tokens
     ? backend.upload(Float32Array.from(probe!), [tokens])
@@ -195,7 +209,7 @@ export function attention(
       needs[i] ? backend.alloc(x.shape) : undefined
     );
     chunks.forEach(([first, columns], index) => {
-      using s = probabilities(first, columns, stats, true);
+      using s = exponentials(first, columns, stats, true);
       const inChunk = {
         tensor: s,
         stride: columns,

@@ -42,11 +42,22 @@ export function softmaxColumnsRef(
     }
     if (AGAIN) continue;
     for (let n = 0; n < columns; n++) inverse[n] = 1 / inverse[n]!;
-    for (let j = 0; j < keys; j++) {
-      for (let n = 0; n < columns; n++) {
-        const at = start + j * columns + n;
-        s![at] = s![at]! * inverse[n]!;
-      }
+  }
+}
+
+/** Bindings out, stats; see `scale_columns.wgsl`. */
+export function scaleColumnsRef(
+  [out, stats]: readonly Float64Array[],
+  p: Params,
+): void {
+  const { count = 0, width = 1, queries = 1 } = p;
+  for (let i = 0; i < count; i++) {
+    const z = Math.floor(i / queries);
+    const n = i % queries;
+    const factor = stats![(2 * z + 1) * queries + n]!;
+    for (let d = 0; d < width; d++) {
+      const at = (z * width + d) * queries + n;
+      out![at] = out![at]! * factor;
     }
   }
 }
