@@ -300,6 +300,26 @@ export function foldGroups(count: number): readonly [number, number, number] {
   return [Math.ceil(count / y), y, 1];
 }
 
+/** Elements that one workgroup does in kernels that work by runs: their `RUN`. */
+const RUN = 1024;
+
+/**
+ * Workgroups for lines of elements that share an index (a plane, a batch element), so that no thread
+ * divides to find it: lines in y, runs of `RUN` along x and z.
+ */
+export function runGroups(
+  lines: number,
+  length: number,
+): readonly [number, number, number] {
+  const [x, z] = foldGroups(Math.ceil(length / RUN));
+  if (lines > 65_535) {
+    throw new RangeError(
+      `Cannot run a kernel: one axis of the grid holds 65535: current ${lines}`,
+    );
+  }
+  return [x, lines, z];
+}
+
 /** Records an op on the tape of its backend, if one records. */
 export function record(
   outputs: readonly Tensor[],

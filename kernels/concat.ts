@@ -2,10 +2,10 @@
 import wgsl from "./copy_channels.wgsl" with { type: "text" };
 import {
   channelMajor,
-  elementGroups,
   expectShape,
   type Kernel,
   record,
+  runGroups,
   type Tensor,
 } from "./backend.ts";
 import { copyChannelsRef } from "./copy_channels_ref.ts";
@@ -14,7 +14,7 @@ const KERNEL: Kernel = {
   name: "copy_channels",
   wgsl,
   bindings: "rw",
-  params: ["count", "run", "xStride", "outStride", "from_", "to_"],
+  params: ["batch", "run", "xStride", "outStride", "from_", "to_"],
   ref: copyChannelsRef,
 };
 
@@ -32,11 +32,10 @@ function copy(
   out: Tensor,
   { batch, run, xStride, outStride, from, to }: Run,
 ): void {
-  const count = batch * run;
   x.backend.dispatch(KERNEL, {
     bind: [x, out],
-    params: { count, run, xStride, outStride, from_: from, to_: to },
-    groups: elementGroups(count),
+    params: { batch, run, xStride, outStride, from_: from, to_: to },
+    groups: runGroups(batch, run),
   });
 }
 

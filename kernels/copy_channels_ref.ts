@@ -6,9 +6,9 @@ export function copyChannelsRef(
   [x, out]: readonly Float64Array[],
   p: Params,
 ): void {
-  const { count = 0, run = 1, xStride = 0, outStride = 0, from_ = 0, to_ = 0 } =
+  const { batch = 0, run = 1, xStride = 0, outStride = 0, from_ = 0, to_ = 0 } =
     p;
-  for (let b = 0; b * run < count; b++) {
+  for (let b = 0; b < batch; b++) {
     out!.set(
       x!.subarray(b * xStride + from_, b * xStride + from_ + run),
       b * outStride + to_,

@@ -2,9 +2,9 @@
 import wgsl from "./geglu.wgsl" with { type: "text" };
 import {
   channelMajor,
-  elementGroups,
   type Kernel,
   record,
+  runGroups,
   type Tensor,
 } from "./backend.ts";
 import { gegluRef } from "./geglu_ref.ts";
@@ -13,7 +13,7 @@ const KERNEL: Kernel = {
   name: "geglu",
   wgsl,
   bindings: "rrw",
-  params: ["count", "plane"],
+  params: ["batch", "plane"],
   ref: gegluRef,
 };
 
@@ -33,11 +33,11 @@ export function geglu(x: Tensor): Tensor {
     );
   }
   const params = {
-    count: batch * channels / 2 * cells,
+    batch,
     plane: channels / 2 * cells,
   };
   const out = x.backend.alloc([batch, channels / 2, ...x.shape.slice(2)]);
-  const groups = elementGroups(params.count);
+  const groups = runGroups(batch, params.plane);
   x.backend.dispatch(KERNEL, {
     bind: [x, x, out],
     params,

@@ -2,7 +2,8 @@
 //   out[b,i,n] = v gelu(u); with GRAD out is dx: dv = g gelu(u), du = g v gelu'(u)
 override WG: u32 = 64u;
 override GRAD: bool = false;
-struct Params { count: u32, plane: u32 } // batch * inner * cells, inner * cells
+const RUN = 1024u; // numbers of one workgroup
+struct Params { batch: u32, plane: u32 } // plane = inner * cells
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> g: array<f32>;
 @group(0) @binding(2) var<storage, read_write> out: array<f32>;
@@ -28,17 +29,23 @@ fn erf(v: f32) -> f32 {
 }
 
 @compute @workgroup_size(WG)
-fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
-  let i = id.y * grid.x * WG + id.x;
-  if (i >= p.count) { return; }
-  let at = i + i / p.plane * p.plane;
-  let v = x[at];
-  let u = x[at + p.plane];
-  let phi = 0.5 * (1.0 + erf(u * 0.7071067811865476));
-  if (GRAD) {
-    out[at] = g[i] * u * phi;
-    out[at + p.plane] = g[i] * v * (phi + u * 0.3989422804014327 * exp(-0.5 * min(u * u, 160.0)));
-  } else {
-    out[i] = v * u * phi;
+fn main(
+  @builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) t: u32,
+) {
+  // Runs of one batch element lie along x and z.
+  let first = (w.z * grid.x + w.x) * RUN;
+  let end = min(p.plane, first + RUN);
+  for (var k = first + t; k < end; k += WG) {
+    let i = w.y * p.plane + k;
+    let at = i + w.y * p.plane;
+    let v = x[at];
+    let u = x[at + p.plane];
+    let phi = 0.5 * (1.0 + erf(u * 0.7071067811865476));
+    if (GRAD) {
+      out[at] = g[i] * u * phi;
+      out[at + p.plane] = g[i] * v * (phi + u * 0.3989422804014327 * exp(-0.5 * min(u * u, 160.0)));
+    } else {
+      out[i] = v * u * phi;
+    }
   }
 }

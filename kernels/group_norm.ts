@@ -3,10 +3,10 @@ import wgsl from "./group_norm.wgsl" with { type: "text" };
 import statsWgsl from "./group_norm_stats.wgsl" with { type: "text" };
 import {
   channelMajor,
-  elementGroups,
   expectSize,
   type Kernel,
   record,
+  runGroups,
   type Tensor,
 } from "./backend.ts";
 import { groupNormRef, groupNormStatsRef } from "./group_norm_ref.ts";
@@ -22,7 +22,7 @@ const APPLY: Kernel = {
   name: "group_norm",
   wgsl,
   bindings: "rrrrrrw",
-  params: ["total", "count", "cells", "groups"],
+  params: ["planes", "count", "cells", "groups"],
   ref: groupNormRef,
 };
 
@@ -64,7 +64,8 @@ export function groupNorm(
   const backend = x.backend;
   const blocks = batch * groups;
   const count = channels / groups * cells;
-  const params = { total: x.size, blocks, count, cells, groups, eps };
+  const planes = batch * channels;
+  const params = { planes, blocks, count, cells, groups, eps };
   const SILU = Number(silu);
   using stats = backend.alloc([blocks, 2]);
   const out = backend.alloc(x.shape);
@@ -80,7 +81,7 @@ export function groupNorm(
     bind: [x, weight, bias, x, stats, stats, out],
     params,
     constants: { GRAD: 0, SILU },
-    groups: elementGroups(x.size),
+    groups: runGroups(planes, cells),
   });
   record([out], [x], [x, stats], ([g]) => {
     using sums = backend.alloc([blocks, 2]);
@@ -95,7 +96,7 @@ export function groupNorm(
       bind: [x, weight, bias, g!, stats, sums, dx],
       params,
       constants: { GRAD: 1, SILU },
-      groups: elementGroups(x.size),
+      groups: runGroups(planes, cells),
     });
     return [dx];
   });

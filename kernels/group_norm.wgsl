@@ -1,9 +1,11 @@
 // group_norm: out = act((x - mean) rstd w + b), act = silu or nothing.
 //   GRAD: out = dx = rstd (q - (sum of q) / n - xhat (sum of q xhat) / n), q = g w act'(...)
+// A workgroup has a run of RUN cells of one plane (batch, channel): what belongs to the plane is read once.
 override WG: u32 = 64u;
 override GRAD: bool = false;
 override SILU: bool = false;
-struct Params { total: u32, count: u32, cells: u32, groups: u32 }
+const RUN = 1024u;
+struct Params { planes: u32, count: u32, cells: u32, groups: u32 } // count = cells of a group's channels
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> weight: array<f32>; // [channels]
 @group(0) @binding(2) var<storage, read> bias: array<f32>; // [channels]
@@ -14,23 +16,38 @@ struct Params { total: u32, count: u32, cells: u32, groups: u32 }
 @group(0) @binding(7) var<uniform> p: Params;
 
 @compute @workgroup_size(WG)
-fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
-  let i = id.y * grid.x * WG + id.x;
-  if (i >= p.total) { return; }
-  let group = i / p.count;
-  let c = group % p.groups * (p.count / p.cells) + i % p.count / p.cells;
+fn main(
+  @builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) t: u32,
+) {
+  let plane = w.y;
+  let each = p.count / p.cells; // channels of a group
+  let group = plane / each;
+  let c = plane % (each * p.groups);
+  let mean = forward[2u * group];
   let rstd = forward[2u * group + 1u];
-  let xhat = (x[i] - forward[2u * group]) * rstd;
-  let pre = xhat * weight[c] + bias[c];
-  let s = 1.0 / (1.0 + exp(-clamp(pre, -80.0, 80.0)));
+  let scale = weight[c];
+  let shift = bias[c];
+  var first = 0.0;
+  var second = 0.0;
   if (GRAD) {
-    var q = g[i] * weight[c];
-    if (SILU) { q *= s * (1.0 + pre * (1.0 - s)); }
-    let n = f32(p.count);
-    out[i] = rstd * (q - (sums[2u * group] + xhat * sums[2u * group + 1u]) / n);
-  } else if (SILU) {
-    out[i] = pre * s;
-  } else {
-    out[i] = pre;
+    first = sums[2u * group] / f32(p.count);
+    second = sums[2u * group + 1u] / f32(p.count);
+  }
+  let start = plane * p.cells;
+  let run = (w.z * grid.x + w.x) * RUN;
+  let end = start + min(p.cells, run + RUN);
+  for (var i = start + run + t; i < end; i += WG) {
+    let xhat = (x[i] - mean) * rstd;
+    let pre = xhat * scale + shift;
+    let s = 1.0 / (1.0 + exp(-clamp(pre, -80.0, 80.0)));
+    if (GRAD) {
+      var q = g[i] * scale;
+      if (SILU) { q *= s * (1.0 + pre * (1.0 - s)); }
+      out[i] = rstd * (q - (first + xhat * second));
+    } else if (SILU) {
+      out[i] = pre * s;
+    } else {
+      out[i] = pre;
+    }
   }
 }

@@ -56,8 +56,8 @@ export function groupNormRef(
     Float64Array,
     Float64Array,
   ];
-  const { total = 0, count = 1, cells = 1, groups = 1 } = p;
-  for (let i = 0; i < total; i++) {
+  const { planes = 0, count = 1, cells = 1, groups = 1 } = p;
+  for (let i = 0; i < planes * cells; i++) {
     const block = Math.floor(i / count);
     const c = block % groups * (count / cells) + Math.floor(i % count / cells);
     const rstd = forward[2 * block + 1]!;

@@ -50,10 +50,19 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
     mine = total(t, mine);
     if (t == 0u) { stats[2u * w.x] = mine.x; stats[2u * w.x + 1u] = mine.y; }
   } else {
-    for (var i = t; i < p.count; i += WG) { mine.x += x[start + i]; }
+    // Four at a time: the loop itself costs a third of a read on software adapters.
+    let whole = p.count / (4u * WG) * (4u * WG);
+    for (var i = start + t; i < start + whole; i += 4u * WG) {
+      mine.x += (x[i] + x[i + WG]) + (x[i + 2u * WG] + x[i + 3u * WG]);
+    }
+    for (var i = whole + t; i < p.count; i += WG) { mine.x += x[start + i]; }
     let mean = total(t, mine).x / n;
     mine = vec2f();
-    for (var i = t; i < p.count; i += WG) {
+    for (var i = start + t; i < start + whole; i += 4u * WG) {
+      let d = vec4f(x[i], x[i + WG], x[i + 2u * WG], x[i + 3u * WG]) - mean;
+      mine += vec2f(d.x + d.y + d.z + d.w, dot(d, d));
+    }
+    for (var i = whole + t; i < p.count; i += WG) {
       let d = x[start + i] - mean;
       mine += vec2f(d, d * d);
     }
