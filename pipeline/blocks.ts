@@ -193,17 +193,52 @@ export function transformerBlockParameters(
 
 const LAYER_NORM_EPS = 1e-5;
 
+/** Keys and values of one attention layer. */
+export interface KeysAndValues {
+  /** `[batch, channels, ...space]`. */
+  readonly k: Tensor;
+  /** Like `k`. */
+  readonly v: Tensor;
+}
+
+/** What cross-attention attends to. */
+export interface TextContext {
+  /** `[batch, text channels, tokens]`. */
+  readonly states: Tensor;
+  /**
+   * What each attention layer made of the states. Filled where it is empty, so that a prompt is
+   * projected once and not in every pass; the owner disposes the tensors.
+   */
+  readonly projected?: Map<Attention, KeysAndValues> | undefined;
+}
+
+/** The projections of `states`, which the caller disposes. */
+function keysAndValues(
+  a: Attention,
+  { states, projected }: TextContext,
+): KeysAndValues {
+  const known = projected?.get(a);
+  if (known) return { k: known.k.retain(), v: known.v.retain() };
+  const made = {
+    k: linear(states, a.k.weight),
+    v: linear(states, a.v.weight),
+  };
+  projected?.set(a, { k: made.k.retain(), v: made.v.retain() });
+  return made;
+}
+
 /** Attention of `x` to `keys`, projected and added to `residual`. */
 function attend(
   a: Attention,
   x: Tensor,
-  keys: Tensor,
+  keys: TextContext,
   residual: Tensor,
   { heads, site, hooks }: { heads: number; site: string; hooks: ProbeHooks },
 ): Tensor {
   using q = linear(x, a.q.weight);
-  using k = linear(keys, a.k.weight);
-  using v = linear(keys, a.v.weight);
+  const { k: own, v: values } = keysAndValues(a, keys);
+  using k = own;
+  using v = values;
   const { out, logProbs } = attention(q, k, v, {
     heads,
     probe: hooks.probe?.(site),
@@ -217,19 +252,22 @@ function attend(
  * Runs one transformer block.
  *
  * @param x `[batch, channels, ...space]`.
- * @param text `[batch, text channels, tokens]`.
  * @param site Name for the hooks, ending in a dot or empty.
  */
 export function transformerBlock(
   b: TransformerBlock,
   x: Tensor,
-  text: Tensor,
+  text: TextContext,
   site: string,
   hooks: ProbeHooks,
 ): Tensor {
   const { heads } = b;
   using n1 = layerNorm(x, b.norm1.weight, b.norm1.bias, LAYER_NORM_EPS);
-  using x1 = attend(b.self, n1, n1, x, { heads, site: `${site}attn1`, hooks });
+  using x1 = attend(b.self, n1, { states: n1 }, x, {
+    heads,
+    site: `${site}attn1`,
+    hooks,
+  });
   using n2 = layerNorm(x1, b.norm2.weight, b.norm2.bias, LAYER_NORM_EPS);
   using x2 = attend(b.cross, n2, text, x1, {
     heads,
@@ -246,7 +284,7 @@ export function transformerBlock(
 function thriftyBlock(
   b: TransformerBlock,
   x: Tensor,
-  text: Tensor,
+  text: TextContext,
   site: string,
   hooks: ProbeHooks,
 ): Tensor {
@@ -306,7 +344,7 @@ export function transformerParameters(
 export function transformer(
   t: Transformer,
   x: Tensor,
-  text: Tensor,
+  text: TextContext,
   site: string,
   hooks: ProbeHooks,
 ): Tensor {

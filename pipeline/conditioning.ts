@@ -16,13 +16,12 @@ import {
   type TextConfig,
   type TextEncoder,
 } from "./text_encoder.ts";
+import type { TextContext } from "./blocks.ts";
 import { sinusoid } from "./timestep.ts";
 import type { Tokenizer } from "./tokenize.ts";
 
-/** What a UNet pass is conditioned on. */
-export interface Conditioning {
-  /** Text states, `[batch, text channels, tokens]`. */
-  readonly states: Tensor;
+/** What a UNet pass is conditioned on: text states, and for SDXL more. */
+export interface Conditioning extends TextContext {
   /** SDXL: pooled text and embedded sizes, `[batch, added channels, 1]`. */
   readonly added?: Tensor | undefined;
 }
@@ -188,21 +187,42 @@ export function checkTextFits(
   }
 }
 
-/** Two conditionings as one batch, for classifier-free guidance. */
+/** Two conditionings as one batch for many passes, for classifier-free guidance. */
 export function stackConditioning(
   a: Conditioning,
   b: Conditioning,
 ): Conditioning {
-  const states = stackBatch([a.states, b.states]);
-  return a.added && b.added
-    ? { states, added: stackBatch([a.added, b.added]) }
-    : { states };
+  return {
+    states: stackBatch([a.states, b.states]),
+    added: a.added && b.added && stackBatch([a.added, b.added]),
+    projected: new Map(),
+  };
 }
 
-/** Frees both tensors. */
-export function freeConditioning({ states, added }: Conditioning): void {
+/** Frees all its tensors. */
+export function freeConditioning(
+  { states, added, projected }: Conditioning,
+): void {
   states.dispose();
   added?.dispose();
+  for (const { k, v } of projected?.values() ?? []) {
+    k.dispose();
+    v.dispose();
+  }
+}
+
+/**
+ * The same conditioning for many passes: the keys and values of its text are computed in the first and
+ * kept. It has its own hold on the tensors.
+ */
+export function repeatedConditioning(
+  { states, added }: Conditioning,
+): Conditioning & Disposable {
+  return heldConditioning({
+    states: states.retain(),
+    added: added?.retain(),
+    projected: new Map(),
+  });
 }
 
 /** For `using`. */

@@ -6,6 +6,7 @@ import { LANGEVIN_STATE } from "../kernels/langevin.ts";
 import {
   type Conditioning,
   heldConditioning,
+  repeatedConditioning,
   stackConditioning,
 } from "./conditioning.ts";
 import type { EnergyReport, LayoutEnergy } from "./energy.ts";
@@ -82,11 +83,12 @@ export interface SampleOptions {
  */
 export async function sample(
   unet: Unet,
-  options: SampleOptions,
+  given: SampleOptions,
 ): Promise<Tensor> {
+  using cond = repeatedConditioning(given.cond);
+  using uncond = repeatedConditioning(given.uncond);
+  const options = { ...given, cond, uncond };
   const {
-    cond,
-    uncond,
     guidanceScale,
     scheduler,
     noise,

@@ -376,7 +376,7 @@ export function unetForward(
   hooks: UnetHooks = {},
 ): Tensor {
   const { config } = unet;
-  const text = conditioning.states;
+  const text = conditioning;
   const stage = (name: string, value: Tensor): Tensor => {
     hooks.onStage?.(name, value);
     return value;

@@ -122,7 +122,7 @@ async function transformerBlockCase(c: GoldenCase): Promise<void> {
     c,
     { x, text },
     ["x", "text", "out"],
-    () => transformerBlock(block, x, text, "", probes(c, text)),
+    () => transformerBlock(block, x, { states: text }, "", probes(c, text)),
   );
 }
 
@@ -138,7 +138,7 @@ async function transformerCase(c: GoldenCase): Promise<void> {
     c,
     { x, text },
     ["text"],
-    () => transformer(t, x, text, "", probes(c, text)),
+    () => transformer(t, x, { states: text }, "", probes(c, text)),
   );
 }
 
@@ -175,7 +175,7 @@ async function middleCase(c: GoldenCase): Promise<void> {
     using attended = transformer(
       t,
       before,
-      text,
+      { states: text },
       "attentions.0.",
       probes(c, text),
     );
@@ -217,7 +217,14 @@ async function upCase(c: GoldenCase): Promise<void> {
       hidden = into(hidden, (h) => resnet(r, h, time));
       hidden = into(
         hidden,
-        (h) => transformer(t, h, text, `attentions.${i}.`, probes(c, text)),
+        (h) =>
+          transformer(
+            t,
+            h,
+            { states: text },
+            `attentions.${i}.`,
+            probes(c, text),
+          ),
       );
     });
     return into(hidden, (h) => upsample(resample, h, [height, width]));
