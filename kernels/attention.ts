@@ -25,9 +25,11 @@ import {
   expectShape,
   type Kernel,
   record,
+  runGroups,
   type Tensor,
 } from "./backend.ts";
 import { gemm } from "./gemm.ts";
+import { transposeInto } from "./transpose.ts";
 
 const SOFTMAX: Kernel = {
   name: "softmax_columns",
@@ -61,7 +63,7 @@ const GRAD: Kernel = {
   name: "softmax_grad",
   wgsl: gradWgsl,
   bindings: "wrrrr",
-  params: ["count", "keys", "columns", "queries", "first", "tokens"],
+  params: ["batch", "keys", "columns", "queries", "first", "tokens"],
   ref: softmaxGradRef,
 };
 
@@ -206,24 +208,20 @@ export function attention(
       groups: elementGroups(delta.size),
     });
     const [dq, dk, dv] = [q, k, v].map((x, i) =>
-      needs[i] ? backend.alloc(x.shape) : undefined
+      needs[i] && (i < 2 || go) ? backend.alloc(x.shape) : undefined
     );
-    chunks.forEach(([first, columns], index) => {
+    // dK and dV are sums over queries, the axis along which P and dS lie: made transposed,
+    // dV^T = P go^T, so that the product reads both of its matrices along their rows.
+    using toKeys = dk ? new KeySums(q, dk, z, width) : undefined;
+    using toValues = go && dv ? new KeySums(go, dv, z, width) : undefined;
+    chunks.forEach(([first, columns]) => {
       using s = exponentials(first, columns, stats, true);
       const inChunk = {
         tensor: s,
         stride: columns,
         batchStride: keys * columns,
       };
-      if (dv && go) {
-        gemm(
-          [width, keys, columns],
-          { tensor: go, ...perHead, offset: first },
-          inChunk,
-          { tensor: dv, ...perKey },
-          { batch: z, b: "column", accumulate: index > 0 },
-        );
-      }
+      toValues?.add(s, first, columns, 1);
       using dp = go ? backend.alloc(s.shape) : s.retain();
       if (go) {
         gemm(
@@ -236,9 +234,9 @@ export function attention(
       }
       backend.dispatch(GRAD, {
         bind: [s, go ? dp : delta, delta, h ?? delta, probed ?? delta],
-        params: { count: s.size, keys, columns, queries, first, tokens },
+        params: { batch: z, keys, columns, queries, first, tokens },
         constants: flags,
-        groups: elementGroups(s.size),
+        groups: [runGroups(keys, columns)[0], keys, z],
       });
       if (dq) {
         gemm(
@@ -249,20 +247,10 @@ export function attention(
           { batch: z, alpha: scale },
         );
       }
-      if (dk) {
-        gemm(
-          [width, keys, columns],
-          { tensor: q, ...perHead, offset: first },
-          inChunk,
-          { tensor: dk, ...perKey },
-          { batch: z, b: "column", alpha: scale, accumulate: index > 0 },
-        );
-      }
+      toKeys?.add(s, first, columns, scale);
     });
-    if (dv && !go) {
-      dv.dispose();
-      return [dq, dk, undefined];
-    }
+    toValues?.finish();
+    toKeys?.finish();
     return [dq, dk, dv];
   };
   record(
@@ -272,4 +260,62 @@ export function attention(
     ([go, h], needs) => back(go, h, needs),
   );
   return { out, logProbs };
+}
+
+/** Sums over the queries, chunk by chunk: `grad[z, d, j] = sum_n x[z, d, n] m[z, j, n]`. */
+class KeySums implements Disposable {
+  readonly #x: Tensor; // [z, queries, width]
+  readonly #sums: Tensor; // [z, keys, width]
+  readonly #grad: Tensor;
+  readonly #z: number;
+  readonly #width: number;
+  #started = false;
+
+  /**
+   * Starts with nothing.
+   *
+   * @param x `[z width, queries]`.
+   * @param grad `[z width, keys]`, written by `finish`.
+   */
+  constructor(x: Tensor, grad: Tensor, z: number, width: number) {
+    const { backend } = x;
+    this.#x = backend.alloc([z, x.size / z / width, width]);
+    this.#sums = backend.alloc([z, grad.size / z / width, width]);
+    this.#grad = grad;
+    this.#z = z;
+    this.#width = width;
+    transposeInto(x, this.#x, z, width);
+  }
+
+  /** Adds the queries from `first` of `m` `[z, keys, columns]`, times `alpha`. */
+  add(m: Tensor, first: number, columns: number, alpha: number): void {
+    const [z, width] = [this.#z, this.#width];
+    const [, queries = 0] = this.#x.shape;
+    const [, keys = 0] = this.#sums.shape;
+    gemm(
+      [keys, width, columns],
+      { tensor: m, stride: columns, batchStride: keys * columns },
+      {
+        tensor: this.#x,
+        stride: width,
+        batchStride: queries * width,
+        offset: first * width,
+      },
+      { tensor: this.#sums, stride: width, batchStride: keys * width },
+      { batch: z, alpha, accumulate: this.#started },
+    );
+    this.#started = true;
+  }
+
+  /** Writes the gradient. */
+  finish(): void {
+    const [, keys = 0] = this.#sums.shape;
+    transposeInto(this.#sums, this.#grad, this.#z, keys);
+  }
+
+  /** Frees the transposed copies. */
+  [Symbol.dispose](): void {
+    this.#x.dispose();
+    this.#sums.dispose();
+  }
 }

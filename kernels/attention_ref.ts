@@ -131,14 +131,14 @@ export function softmaxGradRef(
     Float64Array,
   ];
   const {
-    count = 0,
+    batch = 0,
     keys = 1,
     columns = 1,
     queries = 1,
     first = 0,
     tokens = 0,
   } = p;
-  for (let i = 0; i < count; i++) {
+  for (let i = 0; i < batch * keys * columns; i++) {
     const n = first + i % columns;
     const key = Math.floor(i / columns) % keys;
     const z = Math.floor(i / columns / keys);
