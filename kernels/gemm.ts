@@ -118,11 +118,7 @@ export function gemm(
   }
   const vec4 = fits && variant !== "any";
   const rows = vec4 ? 8 : 4; // that a thread holds; both kernels hold 8 columns
-  // 32 or 64 threads, shaped so that a narrow or flat C does not leave half of them idle.
-  const threads = vec4 ? 32 : 64;
-  const wide = M <= 2 * rows && N > 64;
-  const TX = wide ? threads / 2 : N > 32 ? 8 : N > 16 ? 4 : 2;
-  const TY = threads / TX;
+  const [TX, TY] = workgroup(M, N, rows, vec4 ? 32 : 64);
   c.tensor.backend.dispatch(vec4 ? GEMM_VEC4 : GEMM, {
     bind: [
       a.tensor,
@@ -160,6 +156,24 @@ export function gemm(
     },
     groups: [Math.ceil(N / (TX * 8)), Math.ceil(M / (TY * rows)), batch],
   });
+}
+
+/** Threads along n and m: at most `most`, shaped so that few have nothing to do in a narrow or flat C. */
+function workgroup(
+  M: number,
+  N: number,
+  rows: number,
+  most: number,
+): [TX: number, TY: number] {
+  const wide = M <= 2 * rows && N > 64;
+  const TX = wide ? most / 2 : N > 32 ? 8 : N > 16 ? 4 : 2;
+  const covered = (TY: number): number =>
+    Math.ceil(M / (TY * rows)) * TY * rows;
+  let TY = most / TX;
+  for (let fewer = TY / 2; fewer >= Math.max(1, 8 / TX); fewer /= 2) {
+    if (covered(fewer) < covered(TY)) TY = fewer;
+  }
+  return [TX, TY];
 }
 
 function check(
