@@ -59,8 +59,9 @@ export async function compareJobs(
 ): Promise<CompareJob[]> {
   const layouts = await readLayouts(flags, facts);
   const seeds = countFlag(flags, "seeds", SEEDS_APART) ?? 1;
-  // `--preset` names methods here; in a request it is what settings to start from.
-  const own = flags.with("preset", flags.text("settings"));
+  // In a request, `--preset` is what settings to start from and `--seed` that of its noise.
+  const own = flags.with("preset", flags.text("settings"))
+    .with("seed", undefined);
   for (const { name, guidance } of list) {
     checkVariant(name, guidance, facts, own);
   }

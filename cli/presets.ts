@@ -14,6 +14,9 @@ export interface ComparePreset {
 /** WinWinLay with the paper's numbers where the embedded model's preset has others. */
 const PAPER = { method: "winwinlay", snr: 0.06, rho: [5, 0] } as const;
 
+/** Plain gradient steps as Layout-Control takes them: the paper says nothing of their number (A21). */
+const BACKPROP = { update: "backprop", iterations: 5, stopBelow: 0.2 } as const;
+
 /** Rows that differ in one option. */
 function sweep<T>(
   name: string,
@@ -44,8 +47,8 @@ export const COMPARE_PRESETS: Readonly<Record<string, ComparePreset>> = {
     about: "Table 2: energy with or without prior, update plain or adaptive",
     against: "NAEF + adaptive",
     variants: {
-      "AEF + backprop": { ...PAPER, energy: "aef", update: "backprop" },
-      "NAEF + backprop": { ...PAPER, energy: "naef", update: "backprop" },
+      "AEF + backprop": { ...PAPER, ...BACKPROP, energy: "aef" },
+      "NAEF + backprop": { ...PAPER, ...BACKPROP, energy: "naef" },
       "AEF + adaptive": { ...PAPER, energy: "aef", update: "adaptive" },
       "NAEF + adaptive": { ...PAPER, energy: "naef", update: "adaptive" },
     },

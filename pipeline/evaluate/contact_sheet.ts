@@ -66,7 +66,11 @@ export function contactSheet(
   const shown = tiles.flat().flatMap((tile) => tile ? [tile.picture] : []);
   const cellWidth = Math.max(side, ...shown.map(({ width }) => width));
   const heading = columns.map((name) =>
-    wrapText(name, Math.floor(cellWidth / (ADVANCE * SCALE)))
+    // options may be broken between
+    wrapText(
+      name.replaceAll(/[,:](?=\S)/g, "$& "),
+      Math.floor(cellWidth / (ADVANCE * SCALE)),
+    )
   );
   const top = GAP + LINE * SCALE * Math.max(...heading.map((h) => h.length));
   const heights = tiles.map((row) =>

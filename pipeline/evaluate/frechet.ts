@@ -18,7 +18,7 @@ export interface FeatureReference {
   readonly features: readonly Float64Array[];
 }
 
-/** A reference made ready: distances to it are cheap. */
+/** A reference made ready for comparisons. */
 export class FrechetReference {
   readonly #mean: Float64Array;
   readonly #factor: Float64Array;
@@ -37,29 +37,36 @@ export class FrechetReference {
    * The distance of some feature rows.
    *
    * @param rows Of the reference's length each.
-   * @param weights `[rows]`: how often each row counts. Default once.
    * @returns NaN for fewer than two rows.
    */
-  distance(
+  distance(rows: readonly Float64Array[]): number {
+    return this.distances(rows)();
+  }
+
+  /**
+   * A function for the distances of many mixtures of the same rows.
+   *
+   * @param rows Of the reference's length each.
+   * @returns From `[rows]`, how often each row counts (default once), to the distance.
+   */
+  distances(
     rows: readonly Float64Array[],
-    weights?: ArrayLike<number>,
-  ): number {
+  ): (weights?: ArrayLike<number>) => number {
     const n = this.#mean.length;
-    const { mean, covariance } = momentsOf(rows, n, weights);
-    if (Number.isNaN(covariance[0]!)) return NaN;
-    let shift = 0;
-    mean.forEach((m, i) => shift += (m - this.#mean[i]!) ** 2);
-    // C1 C2 has the eigenvalues of L' C2 L, where C1 = L L'.
-    const mixed = symmetricEigenvalues(
-      between(this.#factor, covariance, n),
-      n,
-    );
-    let roots = 0;
-    for (const value of mixed) roots += Math.sqrt(Math.max(0, value));
-    return Math.max(
-      0,
-      shift + this.#trace + trace(covariance, n) - 2 * roots,
-    );
+    // C1 C2 has the eigenvalues of L' C2 L, where C1 = L L': the covariance of the rows x' L.
+    const projected = rows.map((row) => times(row, this.#factor));
+    return (weights) => {
+      const { mean, variance } = spread(rows, n, weights);
+      const { covariance } = momentsOf(projected, n, weights);
+      if (Number.isNaN(covariance[0]!)) return NaN;
+      let shift = 0;
+      mean.forEach((m, i) => shift += (m - this.#mean[i]!) ** 2);
+      let roots = 0;
+      for (const value of symmetricEigenvalues(covariance, n)) {
+        roots += Math.sqrt(Math.max(0, value));
+      }
+      return Math.max(0, shift + this.#trace + variance - 2 * roots);
+    };
   }
 }
 
@@ -98,25 +105,34 @@ export function momentsOf(
   return { mean, covariance };
 }
 
-/** `L' C L`. */
-function between(
-  lower: Float64Array,
-  covariance: Float64Array,
+/** Mean, and the sum of all variances. */
+function spread(
+  rows: readonly Float64Array[],
   n: number,
-): Float64Array {
-  const half = new Float64Array(n * n); // C L
+  weights: ArrayLike<number> = new Uint8Array(rows.length).fill(1),
+): { mean: Float64Array; variance: number } {
+  const mean = new Float64Array(n);
+  let count = 0;
+  rows.forEach((row, r) => {
+    count += weights[r]!;
+    for (let i = 0; i < n; i++) mean[i]! += weights[r]! * row[i]!;
+  });
+  for (let i = 0; i < n; i++) mean[i]! /= count;
+  let variance = 0;
+  rows.forEach((row, r) => {
+    let square = 0;
+    for (let i = 0; i < n; i++) square += (row[i]! - mean[i]!) ** 2;
+    variance += weights[r]! * square / (count - 1);
+  });
+  return { mean, variance };
+}
+
+/** `row' matrix` for a lower triangular matrix. */
+function times(row: Float64Array, lower: Float64Array): Float64Array {
+  const n = row.length;
+  const out = new Float64Array(n);
   for (let i = 0; i < n; i++) {
-    for (let k = 0; k < n; k++) {
-      const c = covariance[i * n + k]!;
-      for (let j = 0; j <= k; j++) half[i * n + j]! += c * lower[k * n + j]!;
-    }
-  }
-  const out = new Float64Array(n * n);
-  for (let k = 0; k < n; k++) {
-    for (let i = 0; i <= k; i++) {
-      const l = lower[k * n + i]!;
-      for (let j = 0; j < n; j++) out[i * n + j]! += l * half[k * n + j]!;
-    }
+    for (let j = 0; j <= i; j++) out[j]! += row[i]! * lower[i * n + j]!;
   }
   return out;
 }

@@ -12,15 +12,14 @@ export function symmetricEigenvalues(
   matrix: Float64Array,
   n: number,
 ): Float64Array {
-  const { diagonal, below } = tridiagonal(Float64Array.from(matrix), n);
+  // A coupling of rounding's size is none.
+  let least = 0;
+  for (const x of matrix) least = Math.max(least, Number.EPSILON * Math.abs(x));
+  const { diagonal, below } = tridiagonal(Float64Array.from(matrix), n, least);
   for (let l = 0; l < n; l++) {
     for (let round = 0;; round++) {
       let m = l;
-      while (m < n - 1) {
-        const size = Math.abs(diagonal[m]!) + Math.abs(diagonal[m + 1]!);
-        if (Math.abs(below[m]!) <= Number.EPSILON * size) break;
-        m++;
-      }
+      while (m < n - 1 && Math.abs(below[m]!) > least) m++;
       if (m === l) break;
       if (round === MOST_ROUNDS) {
         throw new Error(
@@ -36,13 +35,13 @@ export function symmetricEigenvalues(
 /** One QL sweep over the block from `l` to `m`. */
 function sweep(d: Float64Array, e: Float64Array, l: number, m: number): void {
   const slope = (d[l + 1]! - d[l]!) / (2 * e[l]!);
-  const root = Math.hypot(slope, 1);
+  const root = Math.sqrt(slope * slope + 1);
   let g = d[m]! - d[l]! + e[l]! / (slope + (slope >= 0 ? root : -root));
   let s = 1, c = 1, p = 0;
   for (let i = m - 1; i >= l; i--) {
     const f = s * e[i]!;
     const b = c * e[i]!;
-    const r = Math.hypot(f, g);
+    const r = Math.sqrt(f * f + g * g);
     e[i + 1] = r;
     if (r === 0) { // the block falls apart here
       d[i + 1]! -= p;
@@ -62,20 +61,22 @@ function sweep(d: Float64Array, e: Float64Array, l: number, m: number): void {
   e[m] = 0;
 }
 
-/** Diagonal and subdiagonal of an orthogonally similar tridiagonal matrix. Overwrites `a`. */
+/** Diagonal and subdiagonal of an orthogonally similar tridiagonal matrix, up to `least`. Overwrites `a`. */
 function tridiagonal(
   a: Float64Array,
   n: number,
+  least: number,
 ): { diagonal: Float64Array; below: Float64Array } {
   const diagonal = new Float64Array(n);
   const below = new Float64Array(n); // below[i] couples i and i + 1
   for (let i = n - 1; i > 0; i--) {
     // Reflect row i so that of its left part only the last entry stays.
     const row = a.subarray(i * n, i * n + i);
-    let norm = 0;
-    for (const x of row) norm = Math.hypot(norm, x);
+    let norm = 0; // Math.hypot would be many times slower
+    for (const x of row) norm += x * x;
+    norm = Math.sqrt(norm);
     diagonal[i] = a[i * n + i]!;
-    if (norm === 0) continue;
+    if (norm <= least) continue;
     const alpha = row[i - 1]! > 0 ? -norm : norm;
     below[i - 1] = alpha;
     const v = Float64Array.from(row);
@@ -83,12 +84,16 @@ function tridiagonal(
     let square = 0;
     for (const x of v) square += x * x;
     // A <- H A H with H = I - 2 v v' / v'v, on the leading i x i part.
-    const w = new Float64Array(i);
+    const w = new Float64Array(i); // 2 A v / v'v, from the lower triangle
+    const scale = 2 / square;
     for (let r = 0; r < i; r++) {
-      for (let c = 0; c < i; c++) {
-        const entry = c <= r ? a[r * n + c]! : a[c * n + r]!;
-        w[r]! += 2 * entry * v[c]! / square;
+      let sum = 0;
+      for (let c = 0; c < r; c++) {
+        const entry = a[r * n + c]!;
+        sum += entry * v[c]!;
+        w[c]! += scale * entry * v[r]!;
       }
+      w[r]! += scale * (sum + a[r * n + r]! * v[r]!);
     }
     let dot = 0;
     for (let r = 0; r < i; r++) dot += v[r]! * w[r]! / square;

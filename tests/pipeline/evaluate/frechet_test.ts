@@ -42,7 +42,7 @@ test("FrechetReference.distance() is numpy's, with and without full rank", () =>
   }
 });
 
-test("FrechetReference.distance() counts rows as often as their weights say", () => {
+test("FrechetReference.distances() counts rows as often as their weights say", () => {
   const { a, b } = cases[3]!;
   const n = a[0]!.length;
   const reference = new FrechetReference(momentsOf(rowsOf(a), n));
@@ -52,7 +52,7 @@ test("FrechetReference.distance() counts rows as often as their weights say", ()
     Array<Float64Array>(weights[i]!).fill(row)
   );
   const [weighted, real] = [
-    reference.distance(rows, weights),
+    reference.distances(rows)(weights),
     reference.distance(repeated),
   ];
   assert.ok(Math.abs(weighted - real) < 1e-9 * real, `${weighted}, ${real}`);
@@ -72,6 +72,30 @@ test("symmetricEigenvalues() finds those of a matrix made from them", () => {
       assert.ok(Math.abs(found[i]! - x) < 1e-12 * n, `${n}: ${found[i]}, ${x}`)
     );
   }
+});
+
+test("symmetricEigenvalues() stands matrices of noise and of one direction", () => {
+  const n = 64;
+  const noise = Float64Array.from(rand(8, n * n, 1e-33));
+  for (let i = 0; i < n; i++) {
+    for (let j = 0; j < i; j++) noise[j * n + i] = noise[i * n + j]!;
+  }
+  for (const value of symmetricEigenvalues(noise, n)) {
+    assert.ok(Math.abs(value) < 1e-30, `${value}`);
+  }
+  const v = rand(9, n);
+  const one = Float64Array.from(
+    { length: n * n },
+    (_, i) => v[i % n]! * v[Math.floor(i / n)]!,
+  );
+  const found = symmetricEigenvalues(one, n).sort();
+  const square = v.reduce((sum, x) => sum + x * x, 0);
+  assert.ok(Math.abs(found[n - 1]! - square) < 1e-12 * square);
+  assert.ok(found.subarray(0, n - 1).every((x) => Math.abs(x) < 1e-12));
+  assert.deepEqual(
+    symmetricEigenvalues(new Float64Array(9), 3),
+    new Float64Array(3),
+  );
 });
 
 test("choleskyFactor() gives the matrix back, also without full rank", () => {
