@@ -220,8 +220,8 @@ const COMMANDS: Readonly<Record<string, Command>> = {
           name: "preset",
           value: "NAME",
           choices: Object.keys(COMPARE_PRESETS),
-          help: Object.values(COMPARE_PRESETS).map(({ about }) => about)
-            .join("; "),
+          help:
+            "the methods of a table or figure of the paper, or of an open choice",
         },
         {
           name: "against",

@@ -8,7 +8,12 @@ import {
   type FullRequest,
   type Prediction,
 } from "../mod.ts";
-import { picturesIn, splitJobs, storePicture } from "./compare_folder.ts";
+import {
+  loadPicture,
+  picturesIn,
+  splitJobs,
+  storePicture,
+} from "./compare_folder.ts";
 import { type CompareJob, compareJobs } from "./compare_jobs.ts";
 import { type Scored, scoreFolder } from "./compare_score.ts";
 import { openPlanned } from "./device.ts";
@@ -98,6 +103,7 @@ async function rescore(flags: Flags, io: Io): Promise<number> {
     "methods",
     "variants",
     "preset",
+    "model",
   ].find((name) => flags.has(name));
   if (useless) {
     throw new UsageError(
@@ -110,11 +116,9 @@ async function rescore(flags: Flags, io: Io): Promise<number> {
       `Cannot score ${out}: there must be pictures in its folder images: current 0`,
     );
   }
-  using detector = await openDetector(
-    flags,
-    flags.text("model") ?? EMBEDDED_MODELS[0],
-    io,
-  );
+  const { request } = await loadPicture(join(out, "images"), files[0]!);
+  const { model } = JSON.parse(request) as FullRequest;
+  using detector = await openDetector(flags, model, io);
   await using _lock = await lockFolder(out, COMMAND);
   const against = flags.text("against");
   print(await scoreFolder({ out, files, detector, against }, io), flags, io);

@@ -39,14 +39,13 @@ interface Layout {
 }
 
 const MOST_LAYOUTS = 100_000;
-/** Seeds of a layout: none is that of another layout. */
-const SEEDS_APART = 1000;
+const MOST_SEEDS = 1000;
 
 /**
  * All pictures, layout by layout, and within a layout seed by seed.
  *
- * Noise: layout `i` (from 0) has the seeds `1000 i`, `1000 i + 1`, ..., or those from its own `seed`. They are
- * the same for every method, and adding seeds or layouts changes none that was there.
+ * Noise: layout `i` (from 0) has the seeds `i`, `i + 100000`, ..., or those from its own `seed` on. They are the
+ * same for every method, and adding seeds or layouts changes none that was there.
  *
  * @param detector Every phrase must be something that it knows.
  * @throws {UsageError} One error with all that is wrong.
@@ -58,7 +57,7 @@ export async function compareJobs(
   flags: Flags,
 ): Promise<CompareJob[]> {
   const layouts = await readLayouts(flags, facts);
-  const seeds = countFlag(flags, "seeds", SEEDS_APART) ?? 1;
+  const seeds = countFlag(flags, "seeds", MOST_SEEDS) ?? 1;
   // In a request, `--preset` is what settings to start from and `--seed` that of its noise.
   const own = flags.with("preset", flags.text("settings"))
     .with("seed", undefined);
@@ -71,13 +70,13 @@ export async function compareJobs(
   for (const [row, { id, where, value }] of layouts.entries()) {
     try {
       const base = requestOver(value, own);
-      const first = base["seed"] ?? SEEDS_APART * row;
+      const first = base["seed"] ?? row;
       for (let k = 0; k < seeds; k++) {
         for (const [column, variant] of list.entries()) {
           const { request, notes } = checkForModel({
             ...base,
             // A seed that is no number stays as it is, for the check to refuse.
-            seed: typeof first === "number" ? first + k : first,
+            seed: typeof first === "number" ? first + k * MOST_LAYOUTS : first,
             guidance: variant.guidance,
           }, facts);
           if (request.regions.length === 0) {

@@ -1,12 +1,15 @@
 /** The pictures of a comparison -> results, tables and contact sheets. Nothing but the pictures is read. */
 import { createHash } from "node:crypto";
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import {
   contactSheet,
   type Detector,
   encodePng,
+  type Picture,
+  type Region,
   type ScoredPicture,
   scoreThings,
+  type SheetCell,
   type SheetRow,
   summarise,
   type Summary,
@@ -15,6 +18,7 @@ import {
 import { loadPicture, type StoredPicture } from "./compare_folder.ts";
 import { csvTable, markdownTable } from "./compare_table.ts";
 import { type NewFile, writeFiles } from "./files.ts";
+import { UsageError } from "./flags.ts";
 import type { Io } from "./io.ts";
 import { checkAgainst } from "./variants.ts";
 
@@ -42,11 +46,9 @@ export interface Scored {
 
 const ROWS = 12; // of a contact sheet
 
-/** A picture with its scores; its pixels are dropped again unless a sheet shows them. */
-type Measured = Omit<StoredPicture, "picture"> & ScoredOnly & {
-  readonly picture: StoredPicture["picture"] | undefined;
-};
 type ScoredOnly = Pick<ScoredPicture, "things" | "found" | "features">;
+/** A picture's scores, without its pixels. */
+type Measured = Omit<StoredPicture, "picture"> & ScoredOnly;
 
 /**
  * Scores the pictures that every method has, and writes results.jsonl, table.md, table.csv and contact sheets.
@@ -55,19 +57,11 @@ export async function scoreFolder(
   { out, files, detector, against }: ScoreOptions,
   io: Io,
 ): Promise<Scored> {
-  const seen = new Set<string>();
   const all: Measured[] = [];
   for (const file of files) {
     io.signal.throwIfAborted();
-    const stored = await loadPicture(join(out, "images"), file);
-    const cell = JSON.stringify([stored.layout, stored.variant]);
-    const shown = !seen.has(cell); // the first seed
-    seen.add(cell);
-    all.push({
-      ...stored,
-      ...(await measure(stored, detector)),
-      picture: shown ? stored.picture : undefined,
-    });
+    const { picture, ...rest } = await loadPicture(join(out, "images"), file);
+    all.push({ ...rest, ...(await measure(picture, rest.regions, detector)) });
   }
   const variants = namesBy(all, (p) => p.column, (p) => p.variant);
   const measured = complete(all, variants);
@@ -78,7 +72,12 @@ export async function scoreFolder(
       } pictures are not scored: other methods have none for the same layout and seed`,
     );
   }
-  const base = against ?? measured[0]?.against ?? "";
+  if (measured.length === 0) {
+    throw new UsageError(
+      `Cannot score ${out}: there must be a layout that every method has with the same seed: current 0`,
+    );
+  }
+  const base = against ?? measured[0]!.against;
   checkAgainst(base, variants);
   const summary = summarise(measured.map(scored), {
     variants,
@@ -111,7 +110,8 @@ export async function scoreFolder(
 }
 
 async function measure(
-  { picture, regions }: StoredPicture,
+  picture: Picture,
+  regions: readonly Region[],
   detector: Detector | undefined,
 ): Promise<ScoredOnly> {
   if (!detector) return {};
@@ -196,43 +196,42 @@ async function sheets(
   signal: AbortSignal,
 ): Promise<NewFile[]> {
   const layouts = [...new Set(list.map(({ layout }) => layout))];
-  const rows = layouts.map((layout): SheetRow => {
-    const own = list.filter((p) => p.layout === layout);
-    const { seed, prompt } = own[0]!;
-    return {
-      title: layout,
-      text: prompt,
-      cells: variants.map((name) => {
-        const p = own.find((p) => p.variant === name && p.seed === seed)!;
-        return p.picture && {
-          picture: p.picture,
-          boxes: p.regions.flatMap(({ phrase, boxes }) =>
-            boxes.map((box) => ({ box, label: phrase }))
-          ),
-          ...(p.things ? { caption: captionOf(p.things) } : {}),
-        };
-      }),
-    };
-  });
   const files: NewFile[] = [];
-  const pages = Math.ceil(rows.length / ROWS);
+  const pages = Math.ceil(layouts.length / ROWS);
   for (let page = 0; page < pages; page++) {
     signal.throwIfAborted();
-    const { rgb, width, height } = contactSheet(
-      variants,
-      rows.slice(page * ROWS, (page + 1) * ROWS),
-    );
+    const rows: SheetRow[] = [];
+    for (const layout of layouts.slice(page * ROWS, (page + 1) * ROWS)) {
+      const own = list.filter((p) => p.layout === layout);
+      const { seed, prompt } = own[0]!;
+      const shown = own.filter((p) => p.seed === seed); // in the order of the methods
+      const cells = await Promise.all(shown.map((p) => cellOf(out, p)));
+      rows.push({ title: layout, text: prompt, cells });
+    }
+    const { rgb, width, height } = contactSheet(variants, rows);
     const name = pages === 1
       ? "contact-sheet.png"
       : `contact-sheet-${String(page + 1).padStart(2, "0")}.png`;
     files.push({
       path: join(out, name),
       bytes: await encodePng(rgb, width, height, {
-        text: { Title: `winwinlay compare: ${basename(out)}` },
+        text: { Title: "winwinlay compare" },
       }),
     });
   }
   return files;
+}
+
+async function cellOf(out: string, p: Measured): Promise<SheetCell> {
+  const { picture } = await loadPicture(join(out, "images"), p.file);
+  const boxes = p.regions.flatMap(({ phrase, boxes }) =>
+    boxes.map((box) => ({ box, label: phrase }))
+  );
+  return {
+    picture,
+    boxes,
+    ...(p.things ? { caption: captionOf(p.things) } : {}),
+  };
 }
 
 function captionOf(things: NonNullable<Measured["things"]>): string {
