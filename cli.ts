@@ -27,6 +27,11 @@ import {
 } from "./mod.ts";
 import { batch } from "./cli/batch.ts";
 import { compare } from "./cli/compare.ts";
+import {
+  COMPARED_FLAGS,
+  PICTURE_FLAGS,
+  RESULT_FLAGS,
+} from "./cli/compare_flags.ts";
 import { demo } from "./cli/demo.ts";
 import { MEMORY_FLAGS, WHERE_FLAGS } from "./cli/device.ts";
 import { doctor } from "./cli/doctor.ts";
@@ -41,7 +46,6 @@ import { generate } from "./cli/generate.ts";
 import { inspect } from "./cli/inspect.ts";
 import type { Io } from "./cli/io.ts";
 import { METHOD_FLAGS } from "./cli/method.ts";
-import { COMPARE_PRESETS } from "./cli/presets.ts";
 import { REQUEST_FLAGS } from "./cli/request.ts";
 import { weights } from "./cli/weights.ts";
 
@@ -192,97 +196,9 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     usage:
       "compare --layouts FILE.jsonl | --random N --methods LIST | --variants FILE | --preset NAME --out FOLDER [options], or compare --rescore FOLDER",
     flags: [
-      ["What to compare", [
-        {
-          name: "layouts",
-          value: "FILE.jsonl",
-          help: "a request on each line, as for batch",
-        },
-        {
-          name: "random",
-          value: "N",
-          help: `layouts of 1 to 3 things in the words of ${
-            EMBEDDED_MODELS[0]
-          }`,
-        },
-        { name: "seed", value: "N", help: "of --random (0)" },
-        {
-          name: "methods",
-          value: "LIST",
-          help: "such as none,winwinlay:snr=0.15,rho=0:0",
-        },
-        {
-          name: "variants",
-          value: "FILE.json",
-          help: 'names with guidance, such as {"mine": {"snr": 0.1}}',
-        },
-        {
-          name: "preset",
-          value: "NAME",
-          choices: Object.keys(COMPARE_PRESETS),
-          help:
-            "the methods of a table or figure of the paper, or of an open choice",
-        },
-        {
-          name: "against",
-          value: "METHOD",
-          help: "what the differences are to (the first, or the preset's)",
-        },
-        {
-          name: "seeds",
-          value: "N",
-          help: "pictures per layout and method (1)",
-        },
-        {
-          name: "detector",
-          value: "FOLDER",
-          help: `with detector.onnx and detector.json (that of ${
-            EMBEDDED_MODELS[0]
-          }, for it)`,
-        },
-      ]],
-      ["Output", [
-        {
-          name: "out",
-          short: "o",
-          value: "FOLDER",
-          help:
-            "images/, results.jsonl, table.md, table.csv, contact-sheet.png; goes on with what is there",
-        },
-        {
-          name: "rescore",
-          value: "FOLDER",
-          help: "score the pictures that are there, and nothing else",
-        },
-        {
-          name: "force",
-          help: "paint again what is there for another request",
-        },
-        JSON_FLAG,
-      ]],
-      [
-        "For every picture, over what its layout says",
-        [
-          ...REQUEST_FLAGS.filter(({ name }) =>
-            ![
-              "prompt",
-              "box",
-              "layout",
-              "from",
-              "seed",
-              "preset",
-              "method",
-            ].includes(name)
-          ),
-          {
-            name: "settings",
-            value: "NAME",
-            choices: ["model", "paper"],
-            help:
-              "settings to start from: the model's own, or the paper's (model)",
-          },
-        ],
-      ],
+      ["What to compare", COMPARED_FLAGS],
+      ["Output", [...RESULT_FLAGS, JSON_FLAG]],
+      ["For every picture, over what its layout says", PICTURE_FLAGS],
       MODEL_FLAGS,
       ["Other", COMMON_FLAGS],
     ],

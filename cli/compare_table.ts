@@ -92,7 +92,7 @@ function notes(
         "AP, AP50, AR: COCO's definition on kinds of things. Mean IoU, IoU >= .5, centre in box, found: things of the right kind and colour, mean over boxes.",
       ]
       : ["No detector looked at the pictures: give one with --detector."]),
-    ...(real
+    ...(real && !Number.isNaN(real.value)
       ? [
         `Frechet: detector features against rendered scenes; ${real.images} other rendered scenes have ${
           format("frechet", real.value)

@@ -3,6 +3,7 @@ import { strict as assert } from "node:assert";
 import { cp, readdir, readFile, rm, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { main } from "../../cli.ts";
 import { COMPARE_KEY } from "../../cli/compare_folder.ts";
 import { COMPARE_PRESETS } from "../../cli/presets.ts";
@@ -10,6 +11,7 @@ import {
   checkForModel,
   decodePng,
   describeModel,
+  embeddedModel,
   encodePng,
   readPngText,
   REQUEST_KEY,
@@ -276,6 +278,21 @@ test("compare takes layouts and methods from files", async () => {
   );
   assert.equal(last.things.length, 2); // one per box
   assert.match(await text(path, "table.csv"), /\n"B, one step",2,/);
+});
+
+test("compare of a model without a detector has what needs none", async () => {
+  await using folder = await tempFolder({});
+  const { path } = folder;
+  const model = fileURLToPath(embeddedModel("tiny-scenes")!);
+  const line = args(path, "--random", "1", "--model", model);
+  const bare = await run(line);
+  assert.equal(bare.code, 0, bare.err.join("\n"));
+  const table = bare.out.join("\n");
+  assert.match(table, /\| method \| images \| attention in box \| s\/image \|/);
+  assert.match(table, /No detector looked at the pictures/);
+  const seen = await run([...line, "--detector", model]);
+  assert.match(seen.out.join("\n"), /\| images \| AP \| AP50 \| AR \|/);
+  assert.doesNotMatch(seen.out.join("\n"), /NaN/);
 });
 
 const LAYOUT = {
