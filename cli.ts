@@ -26,6 +26,12 @@ import {
   WeightsError,
 } from "./mod.ts";
 import { batch } from "./cli/batch.ts";
+import { compare } from "./cli/compare.ts";
+import {
+  COMPARED_FLAGS,
+  PICTURE_FLAGS,
+  RESULT_FLAGS,
+} from "./cli/compare_flags.ts";
 import { demo } from "./cli/demo.ts";
 import { MEMORY_FLAGS, WHERE_FLAGS } from "./cli/device.ts";
 import { doctor } from "./cli/doctor.ts";
@@ -86,9 +92,10 @@ const COMMON_FLAGS: readonly Flag[] = [
   { name: "help", short: "h", help: "this text" },
 ];
 
-/** Sections of the commands that paint. */
-const PAINTING_FLAGS: Command["flags"] = [
-  ["Model and machine", [
+/** Where every command that paints gets its model from, and what it runs on. */
+const MODEL_FLAGS: Command["flags"][number] = [
+  "Model and machine",
+  [
     {
       name: "model",
       value: "NAME|FOLDER|FILE|URL",
@@ -101,7 +108,12 @@ const PAINTING_FLAGS: Command["flags"] = [
     ...WHERE_FLAGS,
     ...MEMORY_FLAGS,
     ONNX_FLAG,
-  ]],
+  ],
+];
+
+/** Sections of the commands that paint with one method. */
+const PAINTING_FLAGS: Command["flags"] = [
+  MODEL_FLAGS,
   ["The method; in brackets the paper's value", METHOD_FLAGS],
   ["Other", COMMON_FLAGS],
 ];
@@ -176,6 +188,21 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     ],
     words: 1,
     run: batch,
+  },
+  compare: {
+    about: "layouts x methods x seeds -> pictures, scores, contact sheets",
+    example:
+      "compare --random 8 --methods none,winwinlay,winwinlay:snr=0.06 --out results",
+    usage:
+      "compare --layouts FILE.jsonl | --random N --methods LIST | --variants FILE | --preset NAME --out FOLDER [options], or compare --rescore FOLDER",
+    flags: [
+      ["What to compare", COMPARED_FLAGS],
+      ["Output", [...RESULT_FLAGS, JSON_FLAG]],
+      ["For every picture, over what its layout says", PICTURE_FLAGS],
+      MODEL_FLAGS,
+      ["Other", COMMON_FLAGS],
+    ],
+    run: compare,
   },
   demo: {
     about: "the same seed without and with guidance, side by side",

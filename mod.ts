@@ -244,6 +244,51 @@ export {
   sideBySide,
 } from "./pipeline/draw.ts";
 
+// Scores of many pictures
+export {
+  Detector,
+  type Found,
+  type Sighting,
+} from "./pipeline/evaluate/detector.ts";
+export {
+  scoreThings,
+  type ThingScore,
+  type WantedThing,
+  wantedThings,
+} from "./pipeline/evaluate/score.ts";
+export {
+  COCO_AREAS,
+  CocoEvaluation,
+  type CocoFound,
+  type CocoImage,
+  type CocoOptions,
+  type CocoScores,
+  type CocoTruth,
+} from "./pipeline/evaluate/coco.ts";
+export {
+  type FeatureReference,
+  FrechetReference,
+} from "./pipeline/evaluate/frechet.ts";
+export {
+  type Metric,
+  METRICS,
+  type ScoredPicture,
+  summarise,
+  type Summary,
+  type SummaryOptions,
+  type VariantSummary,
+} from "./pipeline/evaluate/summary.ts";
+export type { Interval } from "./pipeline/evaluate/bootstrap.ts";
+export {
+  contactSheet,
+  type SheetCell,
+  type SheetRow,
+} from "./pipeline/evaluate/contact_sheet.ts";
+export {
+  type Layout,
+  randomLayouts,
+} from "./pipeline/evaluate/random_layouts.ts";
+
 // Weights
 export { EMBEDDED_MODELS, embeddedModel } from "./weights/embedded.ts";
 export { WeightsError } from "./weights/errors.ts";

@@ -7,26 +7,12 @@
  * without its picture is dropped, and a picture without its line gets one.
  */
 import { createHash } from "node:crypto";
-import {
-  appendFile,
-  mkdir,
-  readFile,
-  rename,
-  rm,
-  stat,
-  writeFile,
-} from "node:fs/promises";
-import { dirname, join } from "node:path";
-import {
-  decodePng,
-  type Lock,
-  LockedError,
-  readPngText,
-  REQUEST_KEY,
-  takeLock,
-} from "../mod.ts";
+import { appendFile, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { decodePng, type Lock, readPngText, REQUEST_KEY } from "../mod.ts";
 import type { Job } from "./batch_jobs.ts";
 import { UsageError } from "./flags.ts";
+import { lockFolder } from "./locked_folder.ts";
 
 /** One line of results.jsonl. */
 export interface ResultLine {
@@ -37,7 +23,6 @@ export interface ResultLine {
 }
 
 const RESULTS = "results.jsonl";
-const LOCK = ".batch.lock";
 
 /** The open folder of a batch; closing it frees the lock. */
 export class BatchFolder implements AsyncDisposable {
@@ -55,33 +40,7 @@ export class BatchFolder implements AsyncDisposable {
    * @throws {UsageError} If it cannot be, or another batch is at work in it.
    */
   static async open(path: string): Promise<BatchFolder> {
-    const parent = dirname(path);
-    if (!(await stat(parent).catch(() => undefined))?.isDirectory()) {
-      throw new UsageError(
-        `Cannot write into ${path}: its folder must exist: current ${parent} is none`,
-      );
-    }
-    try {
-      await mkdir(path, { recursive: true });
-    } catch (cause) {
-      throw new UsageError(
-        `Cannot write into ${path}: it must be a folder: current error is ${
-          (cause as Error).message
-        }`,
-        { cause },
-      );
-    }
-    try {
-      return new BatchFolder(path, await takeLock(join(path, LOCK)));
-    } catch (cause) {
-      if (!(cause instanceof LockedError)) throw cause;
-      throw new UsageError(
-        `Cannot write into ${path}: no other batch may be at work in it: current lock is ${
-          cause.message.split(": current is ").at(-1)
-        }`,
-        { cause },
-      );
-    }
+    return new BatchFolder(path, await lockFolder(path, "batch"));
   }
 
   /**

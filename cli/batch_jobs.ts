@@ -7,7 +7,8 @@ import {
   type ModelFacts,
 } from "../mod.ts";
 import { type Flags, UsageError } from "./flags.ts";
-import { readInput, requestOver } from "./request.ts";
+import { checkId, parseLine, Problems, readLines } from "./layout_lines.ts";
+import { requestOver } from "./request.ts";
 
 /** One picture to paint. */
 export interface Job {
@@ -23,11 +24,7 @@ export interface Job {
   readonly notes: readonly string[];
 }
 
-const MOST_LINES = 100_000;
 const MOST_SEEDS = 10_000;
-const MOST_SHOWN = 5;
-/** Names that Windows keeps for itself, and those of our own files. */
-const RESERVED = /^(?:con|prn|aux|nul|com\d|lpt\d|results|errors)$/i;
 
 /**
  * Reads and checks the file.
@@ -41,25 +38,12 @@ export async function readJobs(
   facts: ModelFacts,
   flags: Flags,
 ): Promise<Job[]> {
-  const text = new TextDecoder().decode(await readInput(file, "layouts"));
-  const lines = text.replace(/^\ufeff/, "").split("\n").map((line) =>
-    line.trim()
-  );
-  if (lines.length > MOST_LINES) {
-    throw new UsageError(
-      `Cannot use ${file}: it must have at most ${MOST_LINES} lines: current ${lines.length}`,
-    );
-  }
-  const digits = Math.max(4, String(lines.length).length);
   const jobs: Job[] = [];
-  const problems: string[] = [];
+  const problems = new Problems();
   const taken = new Map<string, number>();
-  for (const [i, line] of lines.entries()) {
-    if (line === "") continue;
-    const number = i + 1;
+  for (const { number, text, own } of await readLines(file)) {
     try {
-      const own = String(number).padStart(digits, "0");
-      for (const job of lineJobs(line, own, facts, flags)) {
+      for (const job of lineJobs(text, own, facts, flags)) {
         const key = job.id.toLowerCase(); // some file systems do not tell them apart
         const other = taken.get(key);
         if (other !== undefined) {
@@ -73,26 +57,10 @@ export async function readJobs(
         });
       }
     } catch (error) {
-      problems.push(
-        `line ${number}: ${
-          (error as Error).message.replace(/^Cannot use (request|line): /, "")
-        }`,
-      );
+      problems.add(`line ${number}`, error);
     }
   }
-  if (problems.length) {
-    const more = problems.length - MOST_SHOWN;
-    throw new UsageError(
-      `Cannot use ${file}: every line must be a request that this model can paint: current problems are ${
-        problems.slice(0, MOST_SHOWN).join("; ")
-      }${more > 0 ? `; and ${more} more` : ""}`,
-    );
-  }
-  if (jobs.length === 0) {
-    throw new UsageError(
-      `Cannot use ${file}: it must hold a request such as {"prompt": "...", "regions": [...]} on each line: current file has none`,
-    );
-  }
+  problems.throwIfAny(file);
   return jobs;
 }
 
@@ -103,22 +71,7 @@ function lineJobs(
   facts: ModelFacts,
   flags: Flags,
 ): Pick<Job, "id" | "request" | "notes">[] {
-  let value: unknown;
-  try {
-    value = JSON.parse(line);
-  } catch (cause) {
-    throw new UsageError(
-      `it must be JSON: current error is ${(cause as Error).message}`,
-      { cause },
-    );
-  }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new UsageError("it must be an object with a prompt");
-  }
-  const { id = number, seeds, count, ...rest } = value as Record<
-    string,
-    unknown
-  >;
+  const { id = number, seeds, count, ...rest } = parseLine(line);
   const request = requestOver(rest, flags) as unknown as GenerateRequest;
   const list = seedsOf(request.seed, seeds, count);
   return list.map((seed) => {
@@ -170,18 +123,4 @@ export function seedsOf(
   }
   const first = typeof seed === "number" ? seed : 0;
   return Array.from({ length: count as number }, (_, i) => first + i);
-}
-
-function checkId(id: unknown): string {
-  const fine = typeof id === "string" &&
-    /^[\p{L}\p{N}_](?:[\p{L}\p{N}_ .+-]{0,98}[\p{L}\p{N}_+-])?$/u.test(id) &&
-    !RESERVED.test(id.split(".")[0]!) && !id.includes("..");
-  if (!fine) {
-    throw new UsageError(
-      `id must be a file name of at most 100 letters, digits, spaces and _ . + -: current ${
-        JSON.stringify(id)
-      }`,
-    );
-  }
-  return id as string;
 }

@@ -54,6 +54,14 @@ export class Flags {
     return this.#values.get(name) ?? [];
   }
 
+  /** The same flags with one option set, or not given. */
+  with(name: string, value: string | undefined): Flags {
+    const values = new Map(this.#values);
+    if (value === undefined) values.delete(name);
+    else values.set(name, [value]);
+    return new Flags(values, this.words);
+  }
+
   /** Its value as a number. */
   number(name: string): number | undefined {
     const text = this.text(name);

@@ -125,21 +125,41 @@ export class OnnxNetwork implements Disposable {
     options: { readonly signal?: AbortSignal | undefined } = {},
   ): Promise<OnnxNetwork> {
     const name = displayName(joinLocation(location, `${folder}/model.onnx`));
-    const bytes = await readWhole(location, `${folder}/model.onnx`, options);
+    const bytes = await readOnnxFile(location, `${folder}/model.onnx`, options);
     const path = "model.onnx_data";
     let data: Uint8Array | undefined;
     try {
-      data = await readWhole(location, `${folder}/${path}`, options);
+      data = await readOnnxFile(location, `${folder}/${path}`, options);
     } catch (error) {
       if (!(error instanceof MissingFileError)) throw error;
     }
+    return await OnnxNetwork.fromBytes(
+      name,
+      bytes,
+      data && [{ path, data }],
+    );
+  }
+
+  /**
+   * Opens a network that is in memory.
+   *
+   * @param name For messages.
+   * @param bytes The model file.
+   * @param externalData Files that it refers to.
+   * @throws {WeightsError} If it cannot be read.
+   */
+  static async fromBytes(
+    name: string,
+    bytes: Uint8Array,
+    externalData?: readonly { path: string; data: Uint8Array }[],
+  ): Promise<OnnxNetwork> {
     const runtime = await onnxRuntime();
     try {
       const session = await runtime.InferenceSession.create(bytes, {
         executionProviders: ["wasm"],
         // Weights in another order would be a second copy of them.
         extra: { session: { disable_prepacking: "1" } },
-        ...(data ? { externalData: [{ path, data }] } : {}),
+        ...(externalData ? { externalData } : {}),
       });
       return new OnnxNetwork(name, runtime, session);
     } catch (cause) {
@@ -244,7 +264,8 @@ export async function hasOnnx(
   }
 }
 
-async function readWhole(
+/** Reads an ONNX file whole. */
+export async function readOnnxFile(
   location: string | URL,
   path: string,
   options: { readonly signal?: AbortSignal | undefined },

@@ -1,9 +1,14 @@
 /** Random layouts in the embedded model's vocabulary, the same for the same seed on every machine. */
-import type { Box, Region } from "../mod.ts";
+import type { Region } from "../layout.ts";
+import type { Box } from "../raster.ts";
+import { boxArea, intersection } from "./iou.ts";
+import { uniform } from "./uniform.ts";
 
 /** A prompt with regions. */
 export interface Layout {
+  /** What to paint. */
   readonly prompt: string;
+  /** One box for each phrase. */
   readonly regions: readonly Region[];
 }
 
@@ -32,20 +37,9 @@ const PLACES = [
 ];
 const SIDES = [[0.4, 0.68], [0.32, 0.56], [0.27, 0.46]] as const; // by number of objects
 
-/** Uniform numbers in [0, 1): mulberry32. */
-export function random(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6D2B79F5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
 /** `count` layouts of 1, 2, 3, 1, ... regions, with boxes of natural proportions that hardly overlap. */
 export function randomLayouts(count: number, seed: number): Layout[] {
-  const next = random(seed);
+  const next = uniform(seed);
   return Array.from({ length: count }, (_, i) => layout(1 + i % 3, next));
 }
 
@@ -89,22 +83,7 @@ function shuffled<T>(list: readonly T[], next: () => number): T[] {
   ) => x);
 }
 
-function intersection(a: Box, b: Box): number {
-  return Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0])) *
-    Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
-}
-
-function area([x0, y0, x1, y1]: Box): number {
-  return (x1 - x0) * (y1 - y0);
-}
-
 /** Intersection over the smaller area. */
 function overlap(a: Box, b: Box): number {
-  return intersection(a, b) / Math.min(area(a), area(b));
-}
-
-/** Intersection over union. */
-export function iou(a: Box, b: Box): number {
-  const both = intersection(a, b);
-  return both / (area(a) + area(b) - both);
+  return intersection(a, b) / Math.min(boxArea(a), boxArea(b));
 }

@@ -1,0 +1,191 @@
+/** `compare`: layouts x methods x seeds -> pictures, scores with error bars, contact sheets; resumable. */
+import { join } from "node:path";
+import {
+  describeModel,
+  Detector,
+  EMBEDDED_MODELS,
+  embeddedModel,
+  type FullRequest,
+  type Prediction,
+} from "../mod.ts";
+import {
+  loadPicture,
+  picturesIn,
+  splitJobs,
+  storePicture,
+} from "./compare_folder.ts";
+import { type CompareJob, compareJobs } from "./compare_jobs.ts";
+import { type Scored, scoreFolder } from "./compare_score.ts";
+import { openPlanned } from "./device.ts";
+import { type Flags, UsageError } from "./flags.ts";
+import { formatSeconds, type Io, Progress } from "./io.ts";
+import { lockFolder } from "./locked_folder.ts";
+import { readVariants } from "./variants.ts";
+
+const COMMAND = "compare";
+
+/** Paints what is not there yet, then scores what is there. */
+export async function compare(flags: Flags, io: Io): Promise<number> {
+  if (flags.has("rescore")) return await rescore(flags, io);
+  const out = flags.text("out");
+  if (out === undefined) {
+    throw new UsageError(
+      "Cannot compare: there must be a folder for the results: give --out",
+    );
+  }
+  const variants = await readVariants(flags);
+  const location = flags.text("model") ?? EMBEDDED_MODELS[0];
+  const facts = await describeModel(location, {
+    signal: io.signal,
+    variant: flags.choice<"fp16">("variant"),
+    prediction: flags.choice<Prediction>("prediction"),
+  });
+  using detector = await openDetector(flags, location, io);
+  const jobs = await compareJobs(variants, facts, detector, flags);
+  await using _lock = await lockFolder(out, COMMAND);
+  const folder = join(out, "images");
+  const { left, done, broken } = await splitJobs(
+    folder,
+    jobs,
+    flags.has("force"),
+  );
+  if (done.length) io.say(`${done.length} of ${jobs.length} are there already`);
+  for (const file of broken) io.say(`note: ${file} is broken and made again`);
+  for (const { layout, notes } of left) {
+    for (const note of notes) io.say(`note: ${layout}: ${note}`);
+  }
+  if (left.length) {
+    await using opened = await openPlanned(
+      location,
+      facts,
+      largest(left),
+      flags,
+      io,
+    );
+    const { model } = opened;
+    const clock = new Clock(left);
+    for (const [i, job] of left.entries()) {
+      const { layout, variant, request } = job;
+      const name = [
+        `${done.length + i + 1}/${jobs.length} ${layout} ${variant}`,
+        ...(i ? [`(${formatSeconds(clock.left(i))} left)`] : []),
+      ].join(" ");
+      using progress = new Progress(io, name);
+      const result = await model.generate(request, {
+        signal: io.signal,
+        onPass: (count, total) => progress.pass(count, total),
+        onStep: (step) => progress.step(step),
+      });
+      io.signal.throwIfAborted();
+      const backend = model.backend.description;
+      await storePicture(folder, job, result, {
+        against: variants.against,
+        backend,
+      });
+      clock.add(job, result.report.seconds);
+    }
+  }
+  const { against } = variants;
+  const files = jobs.map(({ file }) => file);
+  print(await scoreFolder({ out, files, detector, against }, io), flags, io);
+  return 0;
+}
+
+/** Scores the pictures of a folder, whatever made them. */
+async function rescore(flags: Flags, io: Io): Promise<number> {
+  const out = flags.text("rescore")!;
+  const useless = [
+    "out",
+    "layouts",
+    "random",
+    "seed",
+    "seeds",
+    "methods",
+    "variants",
+    "preset",
+    "model",
+  ].find((name) => flags.has(name));
+  if (useless) {
+    throw new UsageError(
+      `Cannot use --${useless} with --rescore: the pictures say what they are`,
+    );
+  }
+  const files = await picturesIn(join(out, "images"));
+  if (files.length === 0) {
+    throw new UsageError(
+      `Cannot score ${out}: there must be pictures in its folder images: current 0`,
+    );
+  }
+  const { request } = await loadPicture(join(out, "images"), files[0]!);
+  const { model } = JSON.parse(request) as FullRequest;
+  using detector = await openDetector(flags, model, io);
+  await using _lock = await lockFolder(out, COMMAND);
+  const against = flags.text("against");
+  print(await scoreFolder({ out, files, detector, against }, io), flags, io);
+  return 0;
+}
+
+/** The detector that was given, else the embedded model's own. */
+async function openDetector(
+  flags: Flags,
+  location: string,
+  io: Io,
+): Promise<Detector | undefined> {
+  const folder = flags.text("detector") ?? embeddedModel(location);
+  return folder === undefined
+    ? undefined
+    : await Detector.open(folder, { signal: io.signal });
+}
+
+/** Per method the request with the most boxes: what memory has to be planned for. */
+function largest(jobs: readonly CompareJob[]): FullRequest[] {
+  const boxes = ({ regions }: FullRequest): number =>
+    regions.reduce((sum, region) => sum + region.boxes.length, 0);
+  const most = new Map<string, FullRequest>();
+  for (const { variant, request } of jobs) {
+    const other = most.get(variant);
+    if (!other || boxes(request) > boxes(other)) most.set(variant, request);
+  }
+  return [...most.values()];
+}
+
+/** How long the rest will take, from what each method took so far. */
+class Clock {
+  readonly #jobs: readonly CompareJob[];
+  readonly #spent = new Map<string, { seconds: number; count: number }>();
+
+  constructor(jobs: readonly CompareJob[]) {
+    this.#jobs = jobs;
+  }
+
+  /** A picture is done. */
+  add({ variant }: CompareJob, seconds: number): void {
+    const old = this.#spent.get(variant) ?? { seconds: 0, count: 0 };
+    this.#spent.set(variant, {
+      seconds: old.seconds + seconds,
+      count: old.count + 1,
+    });
+  }
+
+  /** Seconds for the jobs from `first` on; a method not seen yet takes as long as the others do. */
+  left(first: number): number {
+    const seen = [...this.#spent.values()];
+    const each = (x: { seconds: number; count: number }): number =>
+      x.seconds / x.count;
+    const usual = seen.reduce((sum, x) => sum + each(x), 0) / seen.length;
+    return this.#jobs.slice(first).reduce((sum, { variant }) => {
+      const own = this.#spent.get(variant);
+      return sum + (own ? each(own) : usual);
+    }, 0);
+  }
+}
+
+function print({ summary, table, paths }: Scored, flags: Flags, io: Io): void {
+  if (flags.has("json")) {
+    const { variants, ...rest } = summary;
+    for (const row of variants) io.out(JSON.stringify({ ...row, ...rest }));
+    return;
+  }
+  io.out(table);
+  for (const path of paths) io.say(path);
+}
