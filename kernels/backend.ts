@@ -47,6 +47,14 @@ export interface Dispatch {
   readonly groups: readonly [number, number, number];
 }
 
+/** A kernel with its `override` constants: what a device compiles. */
+export interface PlannedKernel {
+  /** The kernel. */
+  readonly kernel: Kernel;
+  /** Values of its constants. */
+  readonly constants: Params;
+}
+
 /** Bytes that a backend holds. Weights and activations together. */
 export interface MemoryUse {
   /** Bytes of tensors alive now. */
@@ -111,6 +119,8 @@ export interface Backend extends Disposable {
   write(tensor: Tensor, data: Floats): void;
   /** Overwrites a whole f16 tensor with the bits of its numbers (IEEE 754 binary16). */
   writeHalf(tensor: Tensor, bits: Uint16Array): void;
+  /** Makes kernels ready ahead of their first run, all at once; the device compiles in the meantime. */
+  prepare(kernels: readonly PlannedKernel[]): Promise<void>;
   /** Records one kernel run. */
   dispatch(kernel: Kernel, what: Dispatch): void;
   /** Submits what has been recorded. Never waits. */

@@ -86,6 +86,11 @@ export class Cpu implements Backend {
   }
 
   /** See `Backend`. */
+  prepare(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  /** See `Backend`. */
   flush(): void {}
 
   /** See `Backend`. */

@@ -8,8 +8,10 @@ const PARAMS = [
   "M",
   "N",
   "K",
-  "lda",
-  "ldb",
+  "am",
+  "ak",
+  "bn",
+  "bk",
   "ldc",
   "sa",
   "sb",
@@ -18,6 +20,8 @@ const PARAMS = [
   "ob",
   "oc",
   "alpha:f",
+  "across",
+  "flags",
 ];
 const GEMM: Kernel = {
   name: "gemm",
@@ -27,6 +31,9 @@ const GEMM: Kernel = {
   ref: gemmRef,
 };
 const GEMM_VEC4: Kernel = { ...GEMM, name: "gemm_vec4", wgsl: wgslVec4 };
+
+/** Threads of a workgroup, as in the kernels. */
+const THREADS = 8;
 
 /** Where a matrix lies in a tensor, in elements. Only A may be stored as f16. */
 export interface Matrix {
@@ -118,7 +125,8 @@ export function gemm(
   }
   const vec4 = fits && variant !== "any";
   const rows = vec4 ? 8 : 4; // that a thread holds; both kernels hold 8 columns
-  const [TX, TY] = workgroup(M, N, rows, vec4 ? 32 : 64);
+  const across = N > 32 ? 8 : N > 16 ? 4 : N > 8 ? 2 : 1;
+  const flags = (bias ? 1 : 0) | (residual ? 2 : 0) | (accumulate ? 4 : 0);
   c.tensor.backend.dispatch(vec4 ? GEMM_VEC4 : GEMM, {
     bind: [
       a.tensor,
@@ -132,8 +140,10 @@ export function gemm(
       M,
       N,
       K,
-      lda: a.stride,
-      ldb: b.stride,
+      am: aRow ? a.stride : 1,
+      ak: aRow ? 1 : a.stride,
+      bn: bRow ? b.stride : 1,
+      bk: bRow ? 1 : b.stride,
       ldc: c.stride,
       sa: a.batchStride ?? 0,
       sb: b.batchStride ?? 0,
@@ -142,38 +152,16 @@ export function gemm(
       ob: b.offset ?? 0,
       oc: c.offset ?? 0,
       alpha,
+      across,
+      flags,
     },
-    constants: {
-      TX,
-      TY,
-      A_ROW: Number(aRow),
-      A_HALF: Number(a.tensor.type === "f16"),
-      ...(vec4 ? {} : { B_ROW: Number(bRow) }),
-      BIAS: Number(bias !== undefined),
-      RESIDUAL: Number(residual !== undefined),
-      ACCUMULATE: Number(accumulate),
-      LONG: Number(K > 64), // short sums need no second set of registers
-    },
-    groups: [Math.ceil(N / (TX * 8)), Math.ceil(M / (TY * rows)), batch],
+    constants: { A_HALF: Number(a.tensor.type === "f16") },
+    groups: [
+      Math.ceil(N / (across * 8)),
+      Math.ceil(M / (THREADS / across * rows)),
+      batch,
+    ],
   });
-}
-
-/** Threads along n and m: at most `most`, shaped so that few have nothing to do in a narrow or flat C. */
-function workgroup(
-  M: number,
-  N: number,
-  rows: number,
-  most: number,
-): [TX: number, TY: number] {
-  const wide = M <= 2 * rows && N > 64;
-  const TX = wide ? most / 2 : N > 32 ? 8 : N > 16 ? 4 : 2;
-  const covered = (TY: number): number =>
-    Math.ceil(M / (TY * rows)) * TY * rows;
-  let TY = most / TX;
-  for (let fewer = TY / 2; fewer >= Math.max(1, 8 / TX); fewer /= 2) {
-    if (covered(fewer) < covered(TY)) TY = fewer;
-  }
-  return [TX, TY];
 }
 
 function check(

@@ -5,7 +5,6 @@ import type { Params } from "./backend.ts";
 export function gemmRef(
   bind: readonly Float64Array[],
   p: Params,
-  flags: Params,
 ): void {
   const [a, b, bias, residual, c] = bind as [
     Float64Array,
@@ -16,12 +15,10 @@ export function gemmRef(
   ];
   // `| 0` tells the engine that these are integers, which makes the loops twice as fast.
   const [M, N, K] = [p.M! | 0, p.N! | 0, p.K! | 0];
-  const [lda, ldb, ldc] = [p.lda! | 0, p.ldb! | 0, p.ldc! | 0];
-  const { alpha = 1 } = p;
-  const am = flags.A_ROW ? lda : 1;
-  const ak = flags.A_ROW ? 1 : lda;
-  const bn = flags.B_ROW ? ldb : 1;
-  const bk = flags.B_ROW ? 1 : ldb;
+  const [am, ak] = [p.am! | 0, p.ak! | 0];
+  const [bn, bk] = [p.bn! | 0, p.bk! | 0];
+  const ldc = p.ldc! | 0;
+  const { alpha = 1, flags = 0 } = p;
   const panel = new Float64Array(4 * K);
   for (let z = 0; z < (p.Z ?? 1); z++) {
     const oa = p.oa! + z * p.sa! | 0;
@@ -35,9 +32,9 @@ export function gemmRef(
       for (let j = 0; j < 4 && n + j < N; j++) {
         const at = oc + m * ldc + n + j;
         let value = alpha * sums[j]!;
-        if (flags.BIAS) value += bias[m]!;
-        if (flags.RESIDUAL) value += residual[at]!;
-        if (flags.ACCUMULATE) value += c[at]!;
+        if (flags & 1) value += bias[m]!;
+        if (flags & 2) value += residual[at]!;
+        if (flags & 4) value += c[at]!;
         c[at] = value;
       }
     };

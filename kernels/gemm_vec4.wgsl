@@ -1,20 +1,19 @@
 // gemm_vec4: gemm for B with contiguous columns and N, ldb, ldc, offsets and strides that are
 // multiples of 4. Same contract, params in elements. Each thread holds 8 rows x 8 columns.
-override TX: u32 = 8u; // threads along n
-override TY: u32 = 4u; // threads along m
-override A_ROW: bool = true;
 override A_HALF: bool = false; // a holds f16, two to a word
-override BIAS: bool = false;
-override RESIDUAL: bool = false;
-override ACCUMULATE: bool = false;
-override LONG: bool = false; // add up in blocks of k: rounding grows with their number, not with K
-const BLOCK = 32u;
+const THREADS = 8u; // what software adapters do at once
+const BLOCK = 32u; // k is added up in blocks: rounding grows with their number, not with K
+const BIAS = 1u; // flags
+const RESIDUAL = 2u;
+const ACCUMULATE = 4u;
 struct Params {
   M: u32, N: u32, K: u32,
-  lda: u32, ldb: u32, ldc: u32,
+  am: u32, ak: u32, bn: u32, bk: u32, ldc: u32, // strides; bn is 1
   sa: u32, sb: u32, sc: u32,
   oa: u32, ob: u32, oc: u32,
   alpha: f32,
+  across: u32, // threads along n, a power of two; the others lie along m
+  flags: u32,
 }
 @group(0) @binding(0) var<storage, read> a: array<u32>; // f32 by its bits, or pairs of f16
 @group(0) @binding(1) var<storage, read> b: array<vec4f>;
@@ -28,45 +27,36 @@ fn left(i: u32) -> f32 {
   return bitcast<f32>(a[i]);
 }
 
-fn put(z: u32, m: u32, n: u32, lo: vec4f, hi: vec4f) {
-  if (m >= p.M) { return; }
-  let at = (p.oc + z * p.sc + m * p.ldc) / 4u + n;
-  var first = p.alpha * lo;
-  var second = p.alpha * hi;
-  if (BIAS) { first += bias[m]; second += bias[m]; }
-  if (n < p.N / 4u) {
-    if (RESIDUAL) { first += residual[at]; }
-    if (ACCUMULATE) { first += c[at]; }
-    c[at] = first;
-  }
-  if (n + TX < p.N / 4u) {
-    if (RESIDUAL) { second += residual[at + TX]; }
-    if (ACCUMULATE) { second += c[at + TX]; }
-    c[at + TX] = second;
-  }
+fn put(at: u32, m: u32, value: vec4f) {
+  var sum = p.alpha * value;
+  if ((p.flags & BIAS) != 0u) { sum += bias[m]; }
+  if ((p.flags & RESIDUAL) != 0u) { sum += residual[at]; }
+  if ((p.flags & ACCUMULATE) != 0u) { sum += c[at]; }
+  c[at] = sum;
 }
 
-@compute @workgroup_size(TX, TY)
-fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) l: vec3u) {
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32) {
   let z = w.z;
-  let m0 = (w.y * TY + l.y) * 8u;
-  let n0 = w.x * TX * 2u + l.x; // in vec4
-  let am = select(1u, p.lda, A_ROW);
-  let ak = select(p.lda, 1u, A_ROW);
+  let m0 = (w.y * (THREADS / p.across) + t / p.across) * 8u;
+  let n0 = w.x * p.across * 2u + t % p.across; // in vec4
+  let n1 = n0 + p.across;
+  let columns = p.N / 4u;
+  // Rows and columns past the end read the last one; the loop at the end drops them.
   let start = p.oa + z * p.sa;
   let last = p.M - 1u;
-  let a0 = start + min(m0, last) * am;
-  let a1 = start + min(m0 + 1u, last) * am;
-  let a2 = start + min(m0 + 2u, last) * am;
-  let a3 = start + min(m0 + 3u, last) * am;
-  let a4 = start + min(m0 + 4u, last) * am;
-  let a5 = start + min(m0 + 5u, last) * am;
-  let a6 = start + min(m0 + 6u, last) * am;
-  let a7 = start + min(m0 + 7u, last) * am;
+  let a0 = start + min(m0, last) * p.am;
+  let a1 = start + min(m0 + 1u, last) * p.am;
+  let a2 = start + min(m0 + 2u, last) * p.am;
+  let a3 = start + min(m0 + 3u, last) * p.am;
+  let a4 = start + min(m0 + 4u, last) * p.am;
+  let a5 = start + min(m0 + 5u, last) * p.am;
+  let a6 = start + min(m0 + 6u, last) * p.am;
+  let a7 = start + min(m0 + 7u, last) * p.am;
   let base = (p.ob + z * p.sb) / 4u;
-  let b0 = base + min(n0, p.N / 4u - 1u);
-  let b1 = base + min(n0 + TX, p.N / 4u - 1u);
-  let step = p.ldb / 4u;
+  let b0 = base + min(n0, columns - 1u);
+  let b1 = base + min(n1, columns - 1u);
+  let step = p.bk / 4u;
   var c00 = vec4f(); var c01 = vec4f();
   var c10 = vec4f(); var c11 = vec4f();
   var c20 = vec4f(); var c21 = vec4f();
@@ -83,13 +73,12 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) l: vec3u)
   var t50 = vec4f(); var t51 = vec4f();
   var t60 = vec4f(); var t61 = vec4f();
   var t70 = vec4f(); var t71 = vec4f();
-  let block = select(p.K, BLOCK, LONG);
-  for (var first = 0u; first < p.K; first += block) {
-    let end = min(first + block, p.K);
+  for (var first = 0u; first < p.K; first += BLOCK) {
+    let end = min(first + BLOCK, p.K);
     for (var k = first; k < end; k++) {
       let lo = b[b0 + k * step];
       let hi = b[b1 + k * step];
-      let ka = k * ak;
+      let ka = k * p.ak;
       let v0 = left(a0 + ka); c00 += v0 * lo; c01 += v0 * hi;
       let v1 = left(a1 + ka); c10 += v1 * lo; c11 += v1 * hi;
       let v2 = left(a2 + ka); c20 += v2 * lo; c21 += v2 * hi;
@@ -99,33 +88,22 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_id) l: vec3u)
       let v6 = left(a6 + ka); c60 += v6 * lo; c61 += v6 * hi;
       let v7 = left(a7 + ka); c70 += v7 * lo; c71 += v7 * hi;
     }
-    if (LONG) {
-      t00 += c00; c00 = vec4f(); t01 += c01; c01 = vec4f();
-      t10 += c10; c10 = vec4f(); t11 += c11; c11 = vec4f();
-      t20 += c20; c20 = vec4f(); t21 += c21; c21 = vec4f();
-      t30 += c30; c30 = vec4f(); t31 += c31; c31 = vec4f();
-      t40 += c40; c40 = vec4f(); t41 += c41; c41 = vec4f();
-      t50 += c50; c50 = vec4f(); t51 += c51; c51 = vec4f();
-      t60 += c60; c60 = vec4f(); t61 += c61; c61 = vec4f();
-      t70 += c70; c70 = vec4f(); t71 += c71; c71 = vec4f();
-    }
+    t00 += c00; c00 = vec4f(); t01 += c01; c01 = vec4f();
+    t10 += c10; c10 = vec4f(); t11 += c11; c11 = vec4f();
+    t20 += c20; c20 = vec4f(); t21 += c21; c21 = vec4f();
+    t30 += c30; c30 = vec4f(); t31 += c31; c31 = vec4f();
+    t40 += c40; c40 = vec4f(); t41 += c41; c41 = vec4f();
+    t50 += c50; c50 = vec4f(); t51 += c51; c51 = vec4f();
+    t60 += c60; c60 = vec4f(); t61 += c61; c61 = vec4f();
+    t70 += c70; c70 = vec4f(); t71 += c71; c71 = vec4f();
   }
-  if (LONG) {
-    c00 = t00; c01 = t01;
-    c10 = t10; c11 = t11;
-    c20 = t20; c21 = t21;
-    c30 = t30; c31 = t31;
-    c40 = t40; c41 = t41;
-    c50 = t50; c51 = t51;
-    c60 = t60; c61 = t61;
-    c70 = t70; c71 = t71;
+  // Arrays, so that one loop may write all rows: as eight lines it would compile longer than the rest.
+  var low = array(t00, t10, t20, t30, t40, t50, t60, t70);
+  var high = array(t01, t11, t21, t31, t41, t51, t61, t71);
+  let end = min(m0 + 8u, p.M);
+  for (var m = m0; m < end; m++) {
+    let row = (p.oc + z * p.sc + m * p.ldc) / 4u;
+    if (n0 < columns) { put(row + n0, m, low[m - m0]); }
+    if (n1 < columns) { put(row + n1, m, high[m - m0]); }
   }
-  put(z, m0, n0, c00, c01);
-  put(z, m0 + 1u, n0, c10, c11);
-  put(z, m0 + 2u, n0, c20, c21);
-  put(z, m0 + 3u, n0, c30, c31);
-  put(z, m0 + 4u, n0, c40, c41);
-  put(z, m0 + 5u, n0, c50, c51);
-  put(z, m0 + 6u, n0, c60, c61);
-  put(z, m0 + 7u, n0, c70, c71);
 }

@@ -9,6 +9,7 @@ import {
   type Floats,
   type Kernel,
   type MemoryUse,
+  type PlannedKernel,
   type Recorder,
   sizeOf,
   type StorageType,
@@ -27,6 +28,7 @@ export class Plan implements Backend {
   readonly maxTensorBytes: number;
   /** See `Backend`. */
   tape: Recorder | undefined = undefined;
+  readonly #kernels = new Map<string, PlannedKernel>();
   #flops = 0;
   #dispatches = 0;
   #largest = 0;
@@ -47,6 +49,11 @@ export class Plan implements Backend {
   /** Floating-point operations of the matrix products so far: two per multiplication. */
   get flops(): number {
     return this.#flops;
+  }
+
+  /** What has run so far, each once. */
+  get kernels(): PlannedKernel[] {
+    return [...this.#kernels.values()];
   }
 
   /** Kernel runs so far. */
@@ -96,10 +103,17 @@ export class Plan implements Backend {
   }
 
   /** See `Backend`. */
-  dispatch(kernel: Kernel, { params }: Dispatch): void {
+  dispatch(kernel: Kernel, { params, constants = {} }: Dispatch): void {
     this.#dispatches++;
+    const key = `${kernel.name} ${JSON.stringify(constants)}`;
+    if (!this.#kernels.has(key)) this.#kernels.set(key, { kernel, constants });
     const { M, N, K, Z = 1 } = params;
     if (kernel.name.startsWith("gemm")) this.#flops += 2 * M! * N! * K! * Z;
+  }
+
+  /** See `Backend`. */
+  prepare(): Promise<void> {
+    return Promise.resolve();
   }
 
   /** See `Backend`. */

@@ -18,6 +18,8 @@ import {
   type Floats,
   type Kernel,
   type MemoryUse,
+  type Params,
+  type PlannedKernel,
   type Recorder,
   sizeOf,
   type StorageType,
@@ -187,6 +189,46 @@ export class WebGpu implements Backend {
       this.#device.queue.submit([]);
       this.#written = 0;
     }
+  }
+
+  /** See `Backend`. */
+  async prepare(kernels: readonly PlannedKernel[]): Promise<void> {
+    const made = await Promise.all(
+      kernels.map(async ({ kernel, constants }) => {
+        const key = pipelineKey(kernel, constants);
+        try {
+          const pipeline = this.#pipelines.get(key) ??
+            await this.#device.createComputePipelineAsync(
+              this.#describe(kernel, constants),
+            );
+          this.#pipelines.set(key, pipeline);
+          return { kernel, pipeline };
+        } catch (error) {
+          this.#failCompile(key, (error as Error).message);
+          return undefined;
+        }
+      }),
+    );
+    this.#warmUp(made.filter((x) => x !== undefined));
+  }
+
+  /** Runs pipelines on no workgroup at all: some drivers compile only then, in a thread of their own. */
+  #warmUp(
+    made: readonly { kernel: Kernel; pipeline: GPUComputePipeline }[],
+  ): void {
+    const most = Math.max(...made.map(({ kernel }) => kernel.bindings.length));
+    const buffers = Array.from({ length: most }, () => this.#pool.take(16));
+    const encoder = this.#device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    for (const { kernel: { bindings }, pipeline } of made) {
+      pass.setPipeline(pipeline);
+      const bound = buffers.slice(0, bindings.length).map((b) => b.buffer);
+      pass.setBindGroup(0, this.#group(bindings, bound), [0]);
+      pass.dispatchWorkgroups(0);
+    }
+    pass.end();
+    this.#device.queue.submit([encoder.finish()]);
+    for (const { buffer, bytes } of buffers) this.#pool.give(buffer, bytes);
   }
 
   /** See `Backend`. */
@@ -386,36 +428,46 @@ export class WebGpu implements Backend {
     return group;
   }
 
-  #pipeline(
-    kernel: Kernel,
-    constants: Readonly<Record<string, number>>,
-  ): GPUComputePipeline {
-    const key = `${kernel.name} ${JSON.stringify(constants)}`;
+  #pipeline(kernel: Kernel, constants: Params): GPUComputePipeline {
+    const key = pipelineKey(kernel, constants);
     let pipeline = this.#pipelines.get(key);
     if (!pipeline) {
       this.#device.pushErrorScope("validation");
-      const module = this.#device.createShaderModule({
-        label: kernel.name,
-        code: kernel.wgsl,
-      });
-      pipeline = this.#device.createComputePipeline({
-        label: key,
-        layout: this.#device.createPipelineLayout({
-          bindGroupLayouts: [this.#layout(kernel.bindings)],
-        }),
-        compute: { module, entryPoint: "main", constants: { ...constants } },
-      });
+      pipeline = this.#device.createComputePipeline(
+        this.#describe(kernel, constants),
+      );
       this.#checks.push(
         this.#device.popErrorScope().then((error) => {
-          if (error) {
-            this.#compileError ??= new Error(
-              `Cannot compile ${key}: ${error.message}`,
-            );
-          }
+          if (error) this.#failCompile(key, error.message);
         }),
       );
       this.#pipelines.set(key, pipeline);
     }
     return pipeline;
   }
+
+  #describe(kernel: Kernel, constants: Params): GPUComputePipelineDescriptor {
+    return {
+      label: pipelineKey(kernel, constants),
+      layout: this.#device.createPipelineLayout({
+        bindGroupLayouts: [this.#layout(kernel.bindings)],
+      }),
+      compute: {
+        module: this.#device.createShaderModule({
+          label: kernel.name,
+          code: kernel.wgsl,
+        }),
+        entryPoint: "main",
+        constants: { ...constants },
+      },
+    };
+  }
+
+  #failCompile(key: string, message: string): void {
+    this.#compileError ??= new Error(`Cannot compile ${key}: ${message}`);
+  }
+}
+
+function pipelineKey(kernel: Kernel, constants: Params): string {
+  return `${kernel.name} ${JSON.stringify(constants)}`;
 }

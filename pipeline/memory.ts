@@ -2,7 +2,11 @@
  * Will it fit? Runs a request on the plan backend, where nothing is computed and every byte is counted,
  * and picks the fastest way of running it that fits.
  */
-import type { Backend, StorageType } from "../kernels/backend.ts";
+import type {
+  Backend,
+  PlannedKernel,
+  StorageType,
+} from "../kernels/backend.ts";
 import { DeviceMemoryError } from "../kernels/errors.ts";
 import { Plan } from "../kernels/plan.ts";
 import type { JsonObject } from "../weights/strict_json.ts";
@@ -46,6 +50,8 @@ export interface MemoryEstimate extends PhaseMemory {
   readonly peakBytes: number;
   /** The largest tensor, which the adapter must be able to bind. */
   readonly largestTensorBytes: number;
+  /** What the device must compile. */
+  readonly kernels: readonly PlannedKernel[];
 }
 
 /** What a device offers. */
@@ -130,6 +136,7 @@ export async function estimateMemory(
     choice,
     peakBytes: report.peakBytes,
     largestTensorBytes: plan.largestTensorBytes,
+    kernels: plan.kernels,
   };
 }
 

@@ -3,7 +3,7 @@ import type { DeviceChoice } from "../kernels/adapter.ts";
 import type { Backend, StorageType } from "../kernels/backend.ts";
 import { Cpu } from "../kernels/cpu.ts";
 import { deviceMemory } from "../kernels/device_memory.ts";
-import { NoDeviceError } from "../kernels/errors.ts";
+import { DeviceMemoryError, NoDeviceError } from "../kernels/errors.ts";
 import { Plan } from "../kernels/plan.ts";
 import { WebGpu } from "../kernels/webgpu.ts";
 import { EMBEDDED_MODELS, embeddedModel } from "../weights/embedded.ts";
@@ -159,11 +159,9 @@ export async function open(
     : [backend];
   try {
     const limits = await memoryLimits(backend, options);
-    // Asked for by name: whether a picture fits is seen when its size is known.
-    const asked = options.weights ?? "auto";
-    const weights = asked === "auto"
-      ? (await planMemory(facts, limits, options)).choice.weights
-      : asked;
+    const plan = await planAhead(facts, limits, options);
+    const weights = plan?.choice.weights ?? options.weights as StorageType;
+    const compiled = backend.prepare(plan?.kernels ?? []);
     const { onnx = [] } = options;
     const from: LoadFrom = { folder, facts, backend, weights, variant, onnx };
     const first = { ...from, scratch: new Scratch() };
@@ -176,6 +174,7 @@ export async function open(
     parts.unshift(unet);
     const vae = await loadDecoder(first, options);
     parts.unshift(vae);
+    await compiled;
     backend.trim(); // what loading needed
     const { schedule, zeroNegative } = facts;
     const networks = { backend, text, unet, vae, schedule, zeroNegative };
@@ -312,6 +311,24 @@ export async function planMemory(
   const bytes = await floatBytes(facts);
   const types = storageTypes(options.weights ?? "auto", bytes, facts.bits);
   return await chooseMemory(facts, request, limits, types);
+}
+
+/**
+ * The plan of the model's usual picture; undefined if it does not fit though the storage of weights was
+ * asked for by name: whether a picture fits is then seen when its size is known.
+ */
+async function planAhead(
+  facts: ModelFacts,
+  limits: MemoryLimits,
+  options: OpenOptions,
+): Promise<MemoryEstimate | undefined> {
+  try {
+    return await planMemory(facts, limits, options);
+  } catch (error) {
+    const named = (options.weights ?? "auto") !== "auto";
+    if (named && error instanceof DeviceMemoryError) return undefined;
+    throw error;
+  }
 }
 
 /** Bytes of the weights in float32. */

@@ -169,7 +169,7 @@ if (BACKEND === "webgpu") {
       using backend = await WebGpu.open({ device: DEVICE });
       using model = await open("tiny-scenes", { backend, weights: "f16" });
       const { report, request } = await model.generate(REQUEST, { memory });
-      const { choice: _, largestTensorBytes, peakBytes, ...phases } =
+      const { choice: _, kernels, largestTensorBytes, peakBytes, ...phases } =
         await estimateMemory(
           model.facts,
           request,
