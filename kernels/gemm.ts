@@ -125,7 +125,7 @@ export function gemm(
   }
   const vec4 = fits && variant !== "any";
   const rows = vec4 ? 8 : 4; // that a thread holds; both kernels hold 8 columns
-  const across = N > 32 ? 8 : N > 16 ? 4 : N > 8 ? 2 : 1;
+  const across = N > 16 ? 4 : N > 8 ? 2 : 1;
   const flags = (bias ? 1 : 0) | (residual ? 2 : 0) | (accumulate ? 4 : 0);
   c.tensor.backend.dispatch(vec4 ? GEMM_VEC4 : GEMM, {
     bind: [

@@ -12,7 +12,7 @@ struct Params {
   sa: u32, sb: u32, sc: u32,
   oa: u32, ob: u32, oc: u32,
   alpha: f32,
-  across: u32, // threads along n, a power of two; the others lie along m
+  across: u32, // threads along n: 1, 2 or 4; the others lie along m
   flags: u32,
 }
 @group(0) @binding(0) var<storage, read> a: array<u32>; // f32 by its bits, or pairs of f16
