@@ -163,7 +163,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
       [
         "For every line, over what the line says",
         REQUEST_FLAGS.filter(({ name }) =>
-          !["box", "layout", "from", "seed"].includes(name)
+          !["box", "mask", "layout", "from", "seed"].includes(name)
         ),
       ],
       ["Output", [

@@ -84,7 +84,9 @@ export {
 // Layouts and prompts
 export {
   type Box,
+  type BoxedRegion,
   cellRange,
+  type CheckedRegion,
   checkLayout,
   logPrior,
   parseBoxFlag,
@@ -94,6 +96,15 @@ export {
   type RasterMode,
   type Region,
 } from "./pipeline/layout.ts";
+export {
+  checkMask,
+  type Mask,
+  maskBox,
+  maskPixels,
+  type PackedMask,
+  rasterizeMask,
+} from "./pipeline/mask.ts";
+export { type Shape, shapeBoxes } from "./pipeline/shape.ts";
 export {
   type Piece,
   Tokenizer,

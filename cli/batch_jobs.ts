@@ -1,5 +1,5 @@
 /** `batch`'s layout file -> jobs: every line checked before anything is painted. */
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import {
   checkForModel,
   type FullRequest,
@@ -8,7 +8,7 @@ import {
 } from "../mod.ts";
 import { type Flags, UsageError } from "./flags.ts";
 import { checkId, parseLine, Problems, readLines } from "./layout_lines.ts";
-import { requestOver } from "./request.ts";
+import { readMasks, requestOver } from "./request.ts";
 
 /** One picture to paint. */
 export interface Job {
@@ -43,7 +43,9 @@ export async function readJobs(
   const taken = new Map<string, number>();
   for (const { number, text, own } of await readLines(file)) {
     try {
-      for (const job of lineJobs(text, own, facts, flags)) {
+      for (
+        const job of await lineJobs(text, own, dirname(file), facts, flags)
+      ) {
         const key = job.id.toLowerCase(); // some file systems do not tell them apart
         const other = taken.get(key);
         if (other !== undefined) {
@@ -65,14 +67,16 @@ export async function readJobs(
 }
 
 /** The pictures of one line: one, or one for each of its seeds. */
-function lineJobs(
+async function lineJobs(
   line: string,
   number: string,
+  folder: string,
   facts: ModelFacts,
   flags: Flags,
-): Pick<Job, "id" | "request" | "notes">[] {
+): Promise<Pick<Job, "id" | "request" | "notes">[]> {
   const { id = number, seeds, count, ...rest } = parseLine(line);
-  const request = requestOver(rest, flags) as unknown as GenerateRequest;
+  const read = await readMasks(rest, folder);
+  const request = requestOver(read, flags) as unknown as GenerateRequest;
   const list = seedsOf(request.seed, seeds, count);
   return list.map((seed) => {
     const { request: full, notes } = checkForModel(

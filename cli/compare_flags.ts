@@ -78,6 +78,7 @@ export const PICTURE_FLAGS: readonly Flag[] = [
     ![
       "prompt",
       "box",
+      "mask",
       "layout",
       "from",
       "seed",

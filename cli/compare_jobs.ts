@@ -1,4 +1,5 @@
 /** Layouts x methods x seeds -> requests, every one checked before anything is painted. */
+import { dirname } from "node:path";
 import {
   checkForModel,
   type Detector,
@@ -10,7 +11,7 @@ import {
 } from "../mod.ts";
 import { type Flags, UsageError } from "./flags.ts";
 import { checkId, parseLine, Problems, readLines } from "./layout_lines.ts";
-import { requestOver } from "./request.ts";
+import { readMasks, requestOver } from "./request.ts";
 import type { Guidance, Variants } from "./variants.ts";
 
 /** One picture of a comparison. */
@@ -176,7 +177,11 @@ async function readLayouts(
           throw new UsageError(`${key} must be left to the command line`);
         }
       }
-      out.push({ id: checkId(id), where, value });
+      out.push({
+        id: checkId(id),
+        where,
+        value: await readMasks(value, dirname(file!)),
+      });
     } catch (error) {
       problems.add(where, error);
     }

@@ -257,6 +257,7 @@ export async function paint(
     name: region.phrase,
     tokens: matches[i]!.positions,
     boxes: region.boxes,
+    mask: region.mask,
     weight: region.weight,
   }));
   using energy = subjects.length

@@ -63,9 +63,10 @@ import {
   loadText,
   type OnnxPart,
 } from "./load_parts.ts";
+import { checkCells, shapeBoxes } from "./shape.ts";
 import { textConfig } from "./text_encoder.ts";
 import { Tokenizer } from "./tokenize.ts";
-import { loadUnet, type UnetConfig, unetConfig } from "./unet.ts";
+import { loadUnet, siteGrids, type UnetConfig, unetConfig } from "./unet.ts";
 import { vaeConfig } from "./vae.ts";
 
 /** Options of `open`. */
@@ -275,7 +276,21 @@ export function checkForModel(
     }
   }
   const matches = matchRegions(tokenizers, text, regions, truncate);
-  if (guidance.method === "winwinlay") guidedSites(unet, guidance.sites);
+  if (guidance.method === "winwinlay") {
+    const sites = guidedSites(unet, guidance.sites);
+    const grids = siteGrids(unet, sites, [
+      checked.request.width / limits.multiple,
+      checked.request.height / limits.multiple,
+    ]);
+    regions.forEach((region, i) =>
+      notes.push(...checkCells(
+        region,
+        `region ${i} ${JSON.stringify(region.phrase)}`,
+        grids,
+        guidance.raster,
+      ))
+    );
+  }
   return { ...checked, notes, matches };
 }
 
@@ -568,7 +583,7 @@ export class Model implements AsyncDisposable, Disposable {
     const tokens = checkForModel(request, this.facts).matches.map((m) =>
       m.positions.length
     );
-    const boxes = regions.map((r) => r.boxes.length);
+    const boxes = regions.map((r) => shapeBoxes(r).length);
     const steps = Math.min(2, request.steps);
     const key = JSON.stringify(
       [width, height, guidance, tokens, boxes, truncate, steps],

@@ -3,7 +3,7 @@ import {
   WINWINLAY_DEFAULTS,
   type WinWinLayOptions,
 } from "./guidance/winwinlay.ts";
-import { checkLayout, type Region } from "./layout.ts";
+import { type CheckedRegion, checkLayout, type Region } from "./layout.ts";
 import type { MicroConditioning } from "./conditioning.ts";
 import { nearest } from "./nearest.ts";
 import { type Spacing, SPACINGS } from "./schedule_config.ts";
@@ -25,7 +25,7 @@ export interface GenerateRequest {
   readonly negativePrompt?: string;
   /** Text around the prompt, with `{}` where it goes, such as the paper's `A photo of {}` (A18). Default `{}`. */
   readonly template?: string;
-  /** Phrases of the prompt and their boxes. */
+  /** Phrases of the prompt and their boxes or masks. */
   readonly regions?: readonly Region[];
   /** Whole number from 0 to 2^53 - 1. Default 0. */
   readonly seed?: number;
@@ -85,8 +85,8 @@ export interface FullRequest {
   readonly negativePrompt: string;
   /** Text around the prompt. */
   readonly template: string;
-  /** Phrases and boxes. */
-  readonly regions: readonly Region[];
+  /** Phrases and where they should be. */
+  readonly regions: readonly CheckedRegion[];
   /** Of all noise. */
   readonly seed: number;
   /** Denoising steps. */
@@ -196,9 +196,6 @@ export function checkRequest(
       }`,
     );
   }
-  const { regions, notes } = isEmptyList(input.regions)
-    ? { regions: [], notes: [] }
-    : checkLayout(input.regions);
   const side = (key: "width" | "height", own: number): number => {
     const pixels = whole(input[key] ?? own, key, limits.multiple, MOST_PIXELS);
     if (pixels % limits.multiple) {
@@ -210,6 +207,9 @@ export function checkRequest(
   };
   const width = side("width", limits.size[0]);
   const height = side("height", limits.size[1]);
+  const { regions, notes } = isEmptyList(input.regions)
+    ? { regions: [], notes: [] }
+    : checkLayout(input.regions, [width, height]);
   return {
     notes,
     request: {
