@@ -63,6 +63,13 @@ export {
   type StepInfo,
 } from "./pipeline/generate.ts";
 export {
+  BEST_OF_KEY,
+  type Candidate,
+  candidateSeeds,
+  layoutScore,
+  searchedRequest,
+} from "./pipeline/best_of.ts";
+export {
   checkGuidance,
   checkPreset,
   checkRequest,

@@ -77,7 +77,7 @@ async function lineJobs(
   const { id = number, seeds, count, ...rest } = parseLine(line);
   const read = await readMasks(rest, folder);
   const request = requestOver(read, flags) as unknown as GenerateRequest;
-  const list = seedsOf(request.seed, seeds, count);
+  const list = seedsOf(request.seed, seeds, count, request.bestOf);
   return list.map((seed) => {
     const { request: full, notes } = checkForModel(
       { ...request, ...(seed === undefined ? {} : { seed }) },
@@ -92,11 +92,12 @@ async function lineJobs(
   });
 }
 
-/** `seeds`, or `count` from `seed`. */
+/** `seeds`, or `count` from `seed`, `bestOf` apart, so that no picture tries a seed of another. */
 export function seedsOf(
   seed: unknown,
   seeds: unknown,
   count: unknown,
+  bestOf: unknown = 1,
 ): readonly (number | undefined)[] {
   if (seeds !== undefined) {
     if (count !== undefined || seed !== undefined) {
@@ -126,5 +127,6 @@ export function seedsOf(
     );
   }
   const first = typeof seed === "number" ? seed : 0;
-  return Array.from({ length: count as number }, (_, i) => first + i);
+  const apart = typeof bestOf === "number" ? bestOf : 1; // checked with the request
+  return Array.from({ length: count as number }, (_, i) => first + i * apart);
 }

@@ -82,6 +82,7 @@ export const PICTURE_FLAGS: readonly Flag[] = [
       "layout",
       "from",
       "seed",
+      "best-of",
       "preset",
       "method",
     ].includes(name)

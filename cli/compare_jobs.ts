@@ -172,6 +172,11 @@ async function readLayouts(
     const where = `line ${number}`;
     try {
       const { id = own, ...value } = parseLine(text);
+      if (Object.hasOwn(value, "bestOf")) {
+        throw new UsageError(
+          "bestOf must be left out: all methods get the same seeds",
+        );
+      }
       for (const key of ["seeds", "count", "guidance"]) {
         if (Object.hasOwn(value, key)) {
           throw new UsageError(`${key} must be left to the command line`);

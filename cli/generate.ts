@@ -1,5 +1,6 @@
 /** `generate`: a request from the command line -> PNG files. */
 import {
+  type Candidate,
   checkForModel,
   describeModel,
   EMBEDDED_MODELS,
@@ -9,6 +10,7 @@ import {
   metadata,
   type Model,
   type Prediction,
+  type StepInfo,
 } from "../mod.ts";
 import { seedsOf } from "./batch_jobs.ts";
 import { boxedPicture } from "./demo.ts";
@@ -23,7 +25,7 @@ export async function generate(flags: Flags, io: Io): Promise<number> {
   const { signal } = io;
   const asked: GenerateRequest & { model?: unknown } = await readRequest(flags);
   const output = flags.text("output") ?? "out.png";
-  const seeds = readSeeds(flags, asked.seed);
+  const seeds = readSeeds(flags, asked.seed, asked.bestOf);
   const count = seeds.length;
   const jobs = seeds.map((seed, i) => {
     const path = count === 1 ? output : withSuffix(output, `-${i + 1}`);
@@ -69,11 +71,12 @@ export async function generate(flags: Flags, io: Io): Promise<number> {
 function readSeeds(
   flags: Flags,
   first: unknown,
+  bestOf: unknown,
 ): readonly (number | undefined)[] {
   const text = flags.text("seeds");
   if (text === undefined) {
     const count = flags.number("count");
-    return asFlag("count", () => seedsOf(first, undefined, count));
+    return asFlag("count", () => seedsOf(first, undefined, count, bestOf));
   }
   for (const name of ["seed", "count"]) {
     if (flags.has(name)) {
@@ -117,15 +120,17 @@ async function paint(
     onPass: (done, total) => progress.pass(done, total),
     onStep: (info) => {
       progress.step(info);
-      const { step, timestep, energy = null, regionShares } = info;
-      const line = { step, timestep, energy, regionShares };
-      if (json) io.out(JSON.stringify(line));
+      if (json) io.out(JSON.stringify(stepLine(info)));
+    },
+    onCandidate: (candidate) => {
+      if (json) io.out(JSON.stringify({ candidate }));
+      else io.say(candidateLine(candidate));
     },
   });
   const files: NewFile[] = [{ path, bytes: result.png }];
   if (overlay !== undefined) {
     const { rgb, width, height } = boxedPicture(result);
-    const text = metadata(result.request);
+    const text = metadata(result.request, result.report.candidates);
     files.push({
       path: overlay,
       bytes: await encodePng(rgb, width, height, { text }),
@@ -157,6 +162,27 @@ async function paint(
     ...(shares.length ? [`attention in its box: ${shares.join(", ")}`] : []),
     `${formatSeconds(report.seconds)} on ${backend}`,
   ].join("; "));
+}
+
+/** What --json tells of a step: energies of the last update's evaluation, shares of the denoising pass. */
+function stepLine(
+  { step, seed, timestep, energy, inner, regionShares }: StepInfo,
+): Record<string, unknown> {
+  const last = inner.at(-1);
+  const regionEnergies =
+    last?.subjects.map(({ aef, nap }) => aef + last.rho * nap) ?? null;
+  return {
+    step,
+    seed,
+    timestep,
+    energy: energy ?? null,
+    regionEnergies,
+    regionShares,
+  };
+}
+
+function candidateLine({ seed, score }: Candidate): string {
+  return `seed ${seed}: score ${score.toFixed(3)}`;
 }
 
 /** The model that a request from a file names. */

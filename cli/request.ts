@@ -52,6 +52,12 @@ export const REQUEST_FLAGS: readonly Flag[] = [
     help: 'text around the prompt, such as "A photo of {}"',
   },
   { name: "seed", value: "N", help: "whole number from 0 (0)" },
+  {
+    name: "best-of",
+    value: "N",
+    help:
+      "try N seeds from --seed on, and keep the picture whose attention keeps best to its boxes (1)",
+  },
   { name: "steps", value: "N", help: "denoising steps" },
   {
     name: "scheduler",
@@ -153,6 +159,7 @@ export function requestOver(
       negativePrompt: flags.text("negative"),
       template: flags.text("template"),
       seed: flags.number("seed"),
+      bestOf: flags.number("best-of"),
       steps: flags.number("steps"),
       scheduler: flags.text("scheduler"),
       spacing: flags.text("spacing"),

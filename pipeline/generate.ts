@@ -9,6 +9,14 @@ import {
   heldConditioning,
   type TextStage,
 } from "./conditioning.ts";
+import {
+  BEST_OF_KEY,
+  type Candidate,
+  candidateSeeds,
+  layoutScore,
+  sampleBest,
+  type Sampled,
+} from "./best_of.ts";
 import type { Picture } from "./draw.ts";
 import { ENERGY_DEFAULTS, LayoutEnergy, type Subject } from "./energy.ts";
 import { defaultSites, guidedSites, winwinlay } from "./guidance/winwinlay.ts";
@@ -54,6 +62,8 @@ export interface StepInfo {
   readonly step: number;
   /** How many there are. */
   readonly steps: number;
+  /** Of the picture that is being sampled. */
+  readonly seed: number;
   /** Train timestep. */
   readonly timestep: number;
   /** Layout energy after the step's last inner iteration but one update; undefined where nothing was guided. */
@@ -82,6 +92,8 @@ export interface GenerateReport {
     readonly shares: readonly number[];
     readonly inner: readonly InnerReport[];
   }[];
+  /** Best of n: every seed that was tried, in order. The rest of the report is about the best. */
+  readonly candidates?: readonly Candidate[];
   /** Wall clock. */
   readonly seconds: number;
   /** Most bytes that the device gave, weights and free buffers included. */
@@ -132,6 +144,8 @@ export interface GenerateOptions {
   readonly signal?: AbortSignal | undefined;
   /** Called after each step; a promise is waited for. */
   readonly onStep?: ((info: StepInfo) => void | Promise<void>) | undefined;
+  /** Best of n: called after each seed but before the picture is decoded. */
+  readonly onCandidate?: ((candidate: Candidate) => void) | undefined;
   /** Called after each network pass with passes done and passes in all. */
   readonly onPass?: ((done: number, total: number) => void) | undefined;
   /** How time is traded for memory. `Model.generate` chooses it itself unless it is given. */
@@ -188,19 +202,25 @@ export async function generate(
   notes: readonly string[] = [],
   options: GenerateOptions = {},
 ): Promise<GenerateResult> {
-  const { picture, report } = await paint(networks, request, options);
+  const { picture, report, seed } = await paint(networks, request, options);
+  const { bestOf: _, ...one } = request;
+  const made: FullRequest = { ...one, seed };
   const png = await encodePng(picture.rgb, picture.width, picture.height, {
-    text: metadata(request),
+    text: metadata(made, report.candidates),
   });
-  return { ...picture, png, request, notes, report };
+  return { ...picture, png, request: made, notes, report };
 }
 
-/** `generate` up to the pixels. */
+/** `generate` up to the pixels, and the seed that made them. */
 export async function paint(
   networks: Networks,
   request: FullRequest,
   options: GenerateOptions = {},
-): Promise<{ readonly picture: Picture; readonly report: GenerateReport }> {
+): Promise<{
+  readonly picture: Picture;
+  readonly report: GenerateReport;
+  readonly seed: number;
+}> {
   const { backend, text, unet, vae, schedule } = networks;
   const started = performance.now();
   const peaks: number[] = [];
@@ -260,17 +280,8 @@ export async function paint(
     mask: region.mask,
     weight: region.weight,
   }));
-  using energy = subjects.length
-    ? new LayoutEnergy(
-      backend,
-      subjects,
-      sites.size,
-      [width, height],
-      method?.energy ?? ENERGY_DEFAULTS,
-    )
-    : undefined;
 
-  // noise -> latent
+  // noise -> latent, for each seed
   const { spacing = schedule.spacing } = request;
   const scheduler = makeScheduler(
     request.scheduler,
@@ -278,43 +289,73 @@ export async function paint(
     request.steps,
   );
   const factor = pixelsPerCell(vae);
-  const guided = method && energy
+  const guided = method && subjects.length
     ? Math.min(
       method.steps,
       request.steps - Number(method.placement === "after_step"),
     )
     : 0;
-  const passes = request.steps + guided * (method?.iterations ?? 0);
+  const seeds = candidateSeeds(request);
+  const passes = seeds.length *
+    (request.steps + guided * (method?.iterations ?? 0));
   const { memory = {} } = options;
   let done = 0;
-  const steps: GenerateReport["steps"][number][] = [];
-  using latent = await sample(unet, {
-    cond,
-    uncond,
-    guidanceScale: request.guidanceScale,
-    scheduler,
-    noise: options.noise ?? seededNoise(backend, request.seed),
-    shape: [1, unet.config.inChannels, height / factor, width / factor],
-    energy,
-    sites,
-    method,
-    together: memory.together,
-    recompute: memory.recompute,
-    signal: options.signal,
-    onPass: () => options.onPass?.(++done, passes),
-    onStep: async ({ step, timestep, inner, shares, clean }) => {
-      steps.push({ timestep, shares, inner });
-      await options.onStep?.({
-        step: step + 1,
-        steps: request.steps,
-        timestep,
-        energy: inner.at(-1)?.energy,
-        inner,
-        regionShares: shares,
-        preview: () => decodeLatent(vae, clean, options),
-      });
-    },
+  const sampleSeed = async (
+    seed: number,
+  ): Promise<Sampled<GenerateReport["steps"][number]>> => {
+    using energy = subjects.length
+      ? new LayoutEnergy(
+        backend,
+        subjects,
+        sites.size,
+        [width, height],
+        method?.energy ?? ENERGY_DEFAULTS,
+      )
+      : undefined;
+    const steps: GenerateReport["steps"][number][] = [];
+    const latent = await sample(unet, {
+      cond,
+      uncond,
+      guidanceScale: request.guidanceScale,
+      scheduler,
+      noise: options.noise ?? seededNoise(backend, seed),
+      shape: [1, unet.config.inChannels, height / factor, width / factor],
+      energy,
+      sites,
+      method,
+      together: memory.together,
+      recompute: memory.recompute,
+      signal: options.signal,
+      onPass: () => options.onPass?.(++done, passes),
+      onStep: async ({ step, timestep, inner, shares, clean }) => {
+        steps.push({ timestep, shares, inner });
+        await options.onStep?.({
+          step: step + 1,
+          steps: request.steps,
+          seed,
+          timestep,
+          energy: inner.at(-1)?.energy,
+          inner,
+          regionShares: shares,
+          preview: () => decodeLatent(vae, clean, options),
+        });
+      },
+    });
+    return { latent, steps };
+  };
+  if (options.noise && seeds.length > 1) {
+    throw new TypeError(
+      `Cannot paint the best of ${seeds.length}: noise must come from the seeds: current noise comes from outside`,
+    );
+  }
+  const best = await sampleBest(seeds, sampleSeed, (steps, seed) => {
+    const factors = subjects.map(({ weight = 1 }) => weight);
+    const candidate = { seed, ...layoutScore(steps, factors) };
+    options.onCandidate?.(candidate);
+    return candidate;
   });
+  using latent = best.latent;
+  const { steps, candidates, seed } = best;
   nextPhase();
 
   // latent -> pixels
@@ -328,9 +369,11 @@ export async function paint(
   const [weights = 0, textPeak = 0, sampling = 0, decoding = 0] = peaks;
   return {
     picture,
+    seed,
     report: {
       regions,
       steps,
+      ...(candidates.length ? { candidates } : {}),
       seconds: (performance.now() - started) / 1000,
       peakBytes: Math.max(...peaks),
       memory: { weights, text: textPeak, sampling, decoding },
@@ -405,8 +448,11 @@ async function decodeWhole(
 /** The PNG keyword under which the full request is kept as JSON. */
 export const REQUEST_KEY = "winwinlay";
 
-/** PNG texts: `parameters` as other Stable Diffusion tools write it, and our full request. */
-export function metadata(request: FullRequest): Record<string, string> {
+/** PNG texts: `parameters` as other Stable Diffusion tools write it, our full request, and how its seed was found. */
+export function metadata(
+  request: FullRequest,
+  candidates: readonly Candidate[] = [],
+): Record<string, string> {
   const {
     negativePrompt,
     steps,
@@ -432,5 +478,6 @@ export function metadata(request: FullRequest): Record<string, string> {
       settings.join(", "),
     ].join("\n"),
     [REQUEST_KEY]: JSON.stringify(request),
+    ...(candidates.length ? { [BEST_OF_KEY]: JSON.stringify(candidates) } : {}),
   };
 }

@@ -579,14 +579,14 @@ export class Model implements AsyncDisposable, Disposable {
    * @throws {DeviceMemoryError} If it cannot fit; says what the least is.
    */
   async plan(request: FullRequest): Promise<MemoryEstimate> {
-    const { width, height, guidance, regions, truncate } = request;
+    const { width, height, guidance, regions, truncate, bestOf } = request;
     const tokens = checkForModel(request, this.facts).matches.map((m) =>
       m.positions.length
     );
     const boxes = regions.map((r) => shapeBoxes(r).length);
     const steps = Math.min(2, request.steps);
     const key = JSON.stringify(
-      [width, height, guidance, tokens, boxes, truncate, steps],
+      [width, height, guidance, tokens, boxes, truncate, steps, bestOf && 2],
     );
     let plan = this.#plans.get(key);
     if (!plan) {

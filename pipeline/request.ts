@@ -29,6 +29,11 @@ export interface GenerateRequest {
   readonly regions?: readonly Region[];
   /** Whole number from 0 to 2^53 - 1. Default 0. */
   readonly seed?: number;
+  /**
+   * So many seeds, from `seed` on, are tried, and the picture whose attention keeps best to the layout is
+   * the result: see `layoutScore`. Default 1.
+   */
+  readonly bestOf?: number;
   /** Denoising steps. */
   readonly steps?: number;
   /** Sampler. Default `ddim`, the paper's. */
@@ -89,6 +94,8 @@ export interface FullRequest {
   readonly regions: readonly CheckedRegion[];
   /** Of all noise. */
   readonly seed: number;
+  /** Seeds to try, where they are more than one. A result has none: its seed is the best. */
+  readonly bestOf?: number;
   /** Denoising steps. */
   readonly steps: number;
   /** Sampler. */
@@ -137,6 +144,7 @@ const KEYS = [
   "template",
   "regions",
   "seed",
+  "bestOf",
   "steps",
   "scheduler",
   "spacing",
@@ -153,6 +161,7 @@ const KEYS = [
 ] as const;
 
 const MOST_PIXELS = 4096;
+const MOST_CANDIDATES = 1000;
 
 /**
  * Checks a request and fills in what it leaves out.
@@ -210,6 +219,18 @@ export function checkRequest(
   const { regions, notes } = isEmptyList(input.regions)
     ? { regions: [], notes: [] }
     : checkLayout(input.regions, [width, height]);
+  const seed = whole(input.seed ?? 0, "seed", 0, Number.MAX_SAFE_INTEGER);
+  const bestOf = whole(input.bestOf ?? 1, "bestOf", 1, MOST_CANDIDATES);
+  if (bestOf > 1 && regions.length === 0) {
+    throw new RangeError(
+      `Cannot use request: bestOf above 1 must come with regions, which tell the better picture: current bestOf is ${bestOf} and regions are none`,
+    );
+  }
+  if (seed > Number.MAX_SAFE_INTEGER - (bestOf - 1)) {
+    throw new RangeError(
+      `Cannot use request: the last of ${bestOf} seeds must be at most ${Number.MAX_SAFE_INTEGER}: current first is ${seed}`,
+    );
+  }
   return {
     notes,
     request: {
@@ -218,7 +239,8 @@ export function checkRequest(
       negativePrompt: text(input.negativePrompt ?? "", "negativePrompt"),
       template,
       regions,
-      seed: whole(input.seed ?? 0, "seed", 0, Number.MAX_SAFE_INTEGER),
+      seed,
+      ...(bestOf === 1 ? {} : { bestOf }),
       steps: whole(input.steps ?? defaults.steps, "steps", 1, limits.mostSteps),
       scheduler: oneOf(input.scheduler, "scheduler", SCHEDULERS, "ddim"),
       ...(input.spacing === undefined ? {} : {

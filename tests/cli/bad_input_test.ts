@@ -330,6 +330,9 @@ const LAYOUTS: readonly Row[] = [
       }],
     }),
   ],
+  [[...BOX, "--best-of", "0"], 2, /bestOf must be from 1 to 1000: current 0/],
+  [[...CAR, "--best-of", "2"], 2, /bestOf above 1 must come with regions/],
+  [[...CAR, "--best-of", "two"], 2, /--best-of: it must be a number/],
   [
     [...CAR, "--overlay"],
     2,
