@@ -62,6 +62,17 @@ export {
   type RunMemory,
   type StepInfo,
 } from "./pipeline/generate.ts";
+export type {
+  AttentionMap,
+  AttentionStep,
+  SiteMaps,
+} from "./pipeline/attention_maps.ts";
+export {
+  type AttentionFrame,
+  attentionPicture,
+  attentionSheet,
+} from "./pipeline/attention_picture.ts";
+export { energySvg } from "./pipeline/energy_svg.ts";
 export {
   BEST_OF_KEY,
   type Candidate,

@@ -12,6 +12,7 @@ import {
   GLYPH_HEIGHT,
   LINE,
   type Picture,
+  textWidth,
   WHITE,
   wrapText,
   writeText,
@@ -30,6 +31,8 @@ export interface LabelledBox {
   readonly mask?: PackedMask | undefined;
   /** ASCII; other characters are drawn as `?`. */
   readonly label?: string;
+  /** Of its own, instead of its label's. */
+  readonly colour?: Colour;
 }
 
 // Okabe and Ito's palette without black: told apart with any colour vision.
@@ -71,10 +74,11 @@ export function drawBoxes(
   const out = { rgb: Uint8Array.from(rgb), width, height };
   const owners: string[] = []; // a label, or the index of a box without one
   const plates: (() => void)[] = []; // over all lines
-  boxes.forEach(({ box, mask, label }, i) => {
+  boxes.forEach(({ box, mask, label, colour: own }, i) => {
     const owner = label ?? `\0${i}`;
     if (!owners.includes(owner)) owners.push(owner);
-    const colour = COLOURS[owners.indexOf(owner) % COLOURS.length] as Colour;
+    const colour = own ??
+      COLOURS[owners.indexOf(owner) % COLOURS.length] as Colour;
     const [x0, x1] = [box[0], box[2]].map((v) => Math.round(v * width)) as [
       number,
       number,
@@ -91,7 +95,7 @@ export function drawBoxes(
       fillRect(out, x1 - line, y0, x1, y1, colour);
     }
     if (label === undefined) return;
-    const plateWidth = ([...label].length * ADVANCE + 3) * scale;
+    const plateWidth = (textWidth(label) + 3) * scale;
     const plateHeight = (GLYPH_HEIGHT + 4) * scale;
     const left = Math.max(0, Math.min(x0, width - plateWidth));
     const top = Math.max(0, Math.min(y0, height - plateHeight));

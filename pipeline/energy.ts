@@ -143,6 +143,17 @@ export class LayoutEnergy implements Disposable {
     return map;
   }
 
+  /**
+   * Averages a site's log-probabilities over heads and over the tokens of each subject.
+   *
+   * @param logProbs `[1, heads, probed tokens, height, width]`. Not consumed.
+   * @returns `[1, 1, subjects, height, width]`; the caller disposes it.
+   */
+  mapsOf(logProbs: Tensor): Tensor {
+    using perToken = logMean(logProbs, 1);
+    return logMean(perToken, 2, this.#runs);
+  }
+
   /** Energy terms of a reduced map and their gradient on it. The caller disposes both. */
   evaluate(map: Tensor, rho: number): EvaluatedMap {
     const [, heads = 0, , height = 0, width = 0] = map.shape;

@@ -5,6 +5,11 @@
 import type { Backend, Floats, Tensor } from "../kernels/backend.ts";
 import { combine } from "../kernels/combine.ts";
 import {
+  type AttentionMap,
+  type AttentionStep,
+  meanMaps,
+} from "./attention_maps.ts";
+import {
   encodePrompt,
   heldConditioning,
   type TextStage,
@@ -144,6 +149,10 @@ export interface GenerateOptions {
   readonly signal?: AbortSignal | undefined;
   /** Called after each step; a promise is waited for. */
   readonly onStep?: ((info: StepInfo) => void | Promise<void>) | undefined;
+  /** Called after `onStep` with each region's attention map; a promise is waited for. */
+  readonly onAttention?:
+    | ((step: AttentionStep) => void | Promise<void>)
+    | undefined;
   /** Best of n: called after each seed but before the picture is decoded. */
   readonly onCandidate?: ((candidate: Candidate) => void) | undefined;
   /** Called after each network pass with passes done and passes in all. */
@@ -325,19 +334,34 @@ export async function paint(
       method,
       together: memory.together,
       recompute: memory.recompute,
+      attention: options.onAttention !== undefined,
       signal: options.signal,
       onPass: () => options.onPass?.(++done, passes),
-      onStep: async ({ step, timestep, inner, shares, clean }) => {
+      onStep: async ({ step, timestep, inner, shares, attention, clean }) => {
         steps.push({ timestep, shares, inner });
-        await options.onStep?.({
+        const info = {
           step: step + 1,
           steps: request.steps,
           seed,
           timestep,
+          preview: () => decodeLatent(vae, clean, options),
+        };
+        await options.onStep?.({
+          ...info,
           energy: inner.at(-1)?.energy,
           inner,
           regionShares: shares,
-          preview: () => decodeLatent(vae, clean, options),
+        });
+        await options.onAttention?.({
+          ...info,
+          guided: inner.length > 0,
+          maps: attention.length
+            ? meanMaps(attention).map((map, i): AttentionMap => ({
+              phrase: subjects[i]!.name,
+              ...map,
+              share: shares[i]!,
+            }))
+            : [],
         });
       },
     });
