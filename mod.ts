@@ -47,18 +47,14 @@ export {
   type PlannedModel,
 } from "./pipeline/memory.ts";
 export {
-  decodeLatent,
   generate,
   type GenerateOptions,
   type GenerateReport,
   type GenerateResult,
   matchRegions,
-  metadata,
   type Networks,
   paint,
   type PhaseMemory,
-  promptOf,
-  REQUEST_KEY,
   type RunMemory,
   type StepInfo,
 } from "./pipeline/generate.ts";
@@ -80,6 +76,8 @@ export {
   layoutScore,
   searchedRequest,
 } from "./pipeline/best_of.ts";
+export { decodeLatent } from "./pipeline/decode.ts";
+export { metadata, promptOf, REQUEST_KEY } from "./pipeline/metadata.ts";
 export {
   checkGuidance,
   checkPreset,
@@ -265,6 +263,7 @@ export {
   type EncodePngOptions,
   readPngText,
 } from "./pipeline/png.ts";
+export type { Colour } from "./pipeline/ink.ts";
 export {
   drawBoxes,
   enlarge,

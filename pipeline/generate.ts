@@ -2,8 +2,7 @@
  * request -> picture: prompt -> tokens -> text states -> UNet and maps -> energy -> gradient ->
  * Langevin and DDIM -> VAE -> PNG.
  */
-import type { Backend, Floats, Tensor } from "../kernels/backend.ts";
-import { combine } from "../kernels/combine.ts";
+import type { Backend } from "../kernels/backend.ts";
 import {
   type AttentionMap,
   type AttentionStep,
@@ -15,24 +14,25 @@ import {
   type TextStage,
 } from "./conditioning.ts";
 import {
-  BEST_OF_KEY,
   type Candidate,
   candidateSeeds,
   layoutScore,
   sampleBest,
   type Sampled,
 } from "./best_of.ts";
-import type { Picture } from "./draw.ts";
+import { decodeLatent, pixelsPerCell } from "./decode.ts";
+import type { Picture } from "./ink.ts";
 import { ENERGY_DEFAULTS, LayoutEnergy, type Subject } from "./energy.ts";
 import { defaultSites, guidedSites, winwinlay } from "./guidance/winwinlay.ts";
 import type { Region } from "./layout.ts";
 import { type NoiseSource, seededNoise } from "./noise.ts";
-import { decodeOnnx, type OnnxDecoder } from "./onnx_parts.ts";
+import { metadata, promptOf } from "./metadata.ts";
+import type { OnnxDecoder } from "./onnx_parts.ts";
 import { encodePng } from "./png.ts";
 import type { FullRequest } from "./request.ts";
 import { type InnerReport, sample } from "./sampler.ts";
 import type { ScheduleConfig } from "./schedule_config.ts";
-import { makeScheduler, SCHEDULER_TITLES } from "./scheduler.ts";
+import { makeScheduler } from "./scheduler.ts";
 import {
   matchPhrase,
   type PhraseMatch,
@@ -40,8 +40,7 @@ import {
 } from "./phrase.ts";
 import type { Tokenizer } from "./tokenize.ts";
 import type { Unet } from "./unet.ts";
-import { type Vae, vaeDecode } from "./vae.ts";
-import { decodeInTiles } from "./vae_tiles.ts";
+import type { Vae } from "./vae.ts";
 
 /** Everything a checkpoint brings, on a backend. */
 export interface Networks {
@@ -402,106 +401,5 @@ export async function paint(
       peakBytes: Math.max(...peaks),
       memory: { weights, text: textPeak, sampling, decoding },
     },
-  };
-}
-
-/** The prompt in its template. */
-export function promptOf(
-  { template, prompt }: Pick<FullRequest, "template" | "prompt">,
-): string {
-  return template.replace("{}", () => prompt);
-}
-
-/** Image pixels per latent cell along one side. */
-export function pixelsPerCell(vae: Pick<Vae, "config">): number {
-  return 2 ** (vae.config.channels.length - 1);
-}
-
-/**
- * Latent -> 8-bit RGB.
- *
- * @param latent `[1, 4, height, width]` as the sampler has it.
- */
-export async function decodeLatent(
-  vae: Networks["vae"],
-  latent: Tensor,
-  options: Pick<GenerateOptions, "signal" | "memory"> = {},
-): Promise<Picture> {
-  const { signal, memory } = options;
-  signal?.throwIfAborted();
-  using scaled = combine(latent, 1 / vae.config.scalingFactor, latent, 0);
-  const [height, width] = latent.shape.slice(2).map((n) =>
-    n * pixelsPerCell(vae)
-  ) as [number, number];
-  const decode = (part: Tensor): Promise<Floats> =>
-    "network" in vae
-      ? decodeOnnx(vae, part, { signal })
-      : decodeWhole(vae, part, { signal });
-  const planes = memory?.tile === undefined
-    ? await decode(scaled)
-    : await decodeInTiles(decode, scaled, {
-      tile: memory.tile,
-      factor: pixelsPerCell(vae),
-      signal,
-    });
-  const cells = height * width;
-  const rgb = new Uint8Array(3 * cells);
-  for (let i = 0; i < cells; i++) {
-    for (let c = 0; c < 3; c++) {
-      // float32 first, so that float64 backends round like devices
-      rgb[3 * i + c] = Math.round(
-        Math.min(
-          1,
-          Math.max(0, Math.fround(planes[c * cells + i]! * 0.5 + 0.5)),
-        ) * 255,
-      );
-    }
-  }
-  return { rgb, width, height };
-}
-
-async function decodeWhole(
-  vae: Vae,
-  scaled: Tensor,
-  options: { readonly signal: AbortSignal | undefined },
-): Promise<Floats> {
-  using image = vaeDecode(vae, scaled);
-  return (await vae.backend.read([image], options))[0]!;
-}
-
-/** The PNG keyword under which the full request is kept as JSON. */
-export const REQUEST_KEY = "winwinlay";
-
-/** PNG texts: `parameters` as other Stable Diffusion tools write it, our full request, and how its seed was found. */
-export function metadata(
-  request: FullRequest,
-  candidates: readonly Candidate[] = [],
-): Record<string, string> {
-  const {
-    negativePrompt,
-    steps,
-    guidanceScale,
-    seed,
-    width,
-    height,
-    model,
-  } = request;
-  const settings = [
-    `Steps: ${steps}`,
-    `Sampler: ${SCHEDULER_TITLES[request.scheduler]}`,
-    `CFG scale: ${guidanceScale}`,
-    `Seed: ${seed}`,
-    `Size: ${width}x${height}`,
-    `Model: ${model}`,
-    "Version: winwinlay",
-  ];
-  return {
-    parameters: [
-      promptOf(request),
-      ...(negativePrompt ? [`Negative prompt: ${negativePrompt}`] : []),
-      settings.join(", "),
-    ].join("\n"),
-    [REQUEST_KEY]: JSON.stringify(request),
-    ...(candidates.length ? { [BEST_OF_KEY]: JSON.stringify(candidates) } : {}),
   };
 }

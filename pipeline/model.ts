@@ -21,14 +21,13 @@ import type { ConfigOverrides } from "../weights/ldm_configs.ts";
 import { openCheckpoint } from "../weights/open_checkpoint.ts";
 import type { JsonObject } from "../weights/strict_json.ts";
 import { checkTextFits, type TextStage } from "./conditioning.ts";
+import { pixelsPerCell } from "./decode.ts";
 import {
   generate,
   type GenerateOptions,
   type GenerateResult,
   matchRegions,
   type Networks,
-  pixelsPerCell,
-  promptOf,
 } from "./generate.ts";
 import { guidedSites } from "./guidance/winwinlay.ts";
 import {
@@ -40,6 +39,7 @@ import {
   planNetworks,
   storageTypes,
 } from "./memory.ts";
+import { promptOf } from "./metadata.ts";
 import { Scratch } from "./parameters.ts";
 import type { PhraseMatch } from "./phrase.ts";
 import {

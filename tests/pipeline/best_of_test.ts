@@ -9,7 +9,7 @@ import {
   sampleBest,
   searchedRequest,
 } from "../../pipeline/best_of.ts";
-import { REQUEST_KEY } from "../../pipeline/generate.ts";
+import { REQUEST_KEY } from "../../pipeline/metadata.ts";
 import { describeModel, open } from "../../pipeline/model.ts";
 import { readPngText } from "../../pipeline/png.ts";
 import { checkRequest, type GenerateRequest } from "../../pipeline/request.ts";
