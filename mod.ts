@@ -263,7 +263,7 @@ export {
   type EncodePngOptions,
   readPngText,
 } from "./pipeline/png.ts";
-export type { Colour } from "./pipeline/ink.ts";
+export type { Colour } from "./pipeline/bitmap_font.ts";
 export {
   drawBoxes,
   enlarge,

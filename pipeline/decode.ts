@@ -1,7 +1,7 @@
 /** Latent -> RGB. */
 import type { Floats, Tensor } from "../kernels/backend.ts";
 import { combine } from "../kernels/combine.ts";
-import type { Picture } from "./ink.ts";
+import type { Picture } from "./bitmap_font.ts";
 import { decodeOnnx, type OnnxDecoder } from "./onnx_parts.ts";
 import { type Vae, vaeDecode } from "./vae.ts";
 import { decodeInTiles } from "./vae_tiles.ts";

@@ -21,7 +21,7 @@ import {
   type Sampled,
 } from "./best_of.ts";
 import { decodeLatent, pixelsPerCell } from "./decode.ts";
-import type { Picture } from "./ink.ts";
+import type { Picture } from "./bitmap_font.ts";
 import { ENERGY_DEFAULTS, LayoutEnergy, type Subject } from "./energy.ts";
 import { defaultSites, guidedSites, winwinlay } from "./guidance/winwinlay.ts";
 import type { Region } from "./layout.ts";
