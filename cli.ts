@@ -148,6 +148,17 @@ const COMMANDS: Readonly<Record<string, Command>> = {
           value: "N,N,...",
           help: "these seeds: NAME-1.png, NAME-2.png, ...",
         },
+        {
+          name: "attention-maps",
+          value: "FOLDER",
+          help:
+            "what each phrase attends to, a picture per step and phrase and an overview",
+        },
+        {
+          name: "energy-svg",
+          value: "FILE.svg",
+          help: "curves of the energy and of each phrase's attention",
+        },
         JSON_FLAG,
       ]],
       ...PAINTING_FLAGS,
@@ -163,7 +174,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
       [
         "For every line, over what the line says",
         REQUEST_FLAGS.filter(({ name }) =>
-          !["box", "layout", "from", "seed"].includes(name)
+          !["box", "mask", "layout", "from", "seed"].includes(name)
         ),
       ],
       ["Output", [

@@ -47,21 +47,37 @@ export {
   type PlannedModel,
 } from "./pipeline/memory.ts";
 export {
-  decodeLatent,
   generate,
   type GenerateOptions,
   type GenerateReport,
   type GenerateResult,
   matchRegions,
-  metadata,
   type Networks,
   paint,
   type PhaseMemory,
-  promptOf,
-  REQUEST_KEY,
   type RunMemory,
   type StepInfo,
 } from "./pipeline/generate.ts";
+export type {
+  AttentionMap,
+  AttentionStep,
+  SiteMaps,
+} from "./pipeline/attention_maps.ts";
+export {
+  type AttentionFrame,
+  attentionPicture,
+  attentionSheet,
+} from "./pipeline/attention_picture.ts";
+export { energySvg } from "./pipeline/energy_svg.ts";
+export {
+  BEST_OF_KEY,
+  type Candidate,
+  candidateSeeds,
+  layoutScore,
+  searchedRequest,
+} from "./pipeline/best_of.ts";
+export { decodeLatent } from "./pipeline/decode.ts";
+export { metadata, promptOf, REQUEST_KEY } from "./pipeline/metadata.ts";
 export {
   checkGuidance,
   checkPreset,
@@ -84,7 +100,9 @@ export {
 // Layouts and prompts
 export {
   type Box,
+  type BoxedRegion,
   cellRange,
+  type CheckedRegion,
   checkLayout,
   logPrior,
   parseBoxFlag,
@@ -94,6 +112,15 @@ export {
   type RasterMode,
   type Region,
 } from "./pipeline/layout.ts";
+export {
+  checkMask,
+  type Mask,
+  maskBox,
+  maskPixels,
+  type PackedMask,
+  rasterizeMask,
+} from "./pipeline/mask.ts";
+export { type Shape, shapeBoxes } from "./pipeline/shape.ts";
 export {
   type Piece,
   Tokenizer,
@@ -236,6 +263,7 @@ export {
   type EncodePngOptions,
   readPngText,
 } from "./pipeline/png.ts";
+export type { Colour } from "./pipeline/bitmap_font.ts";
 export {
   drawBoxes,
   enlarge,

@@ -79,13 +79,15 @@ async function paintJob(
 ): Promise<void> {
   const { signal } = io;
   using progress = new Progress(io, name);
-  const { png, report } = await model.generate(job.request, {
+  const { png, report, request } = await model.generate(job.request, {
     signal,
     onPass: (count, total) => progress.pass(count, total),
     onStep: (info) => progress.step(info),
   });
   signal.throwIfAborted();
   const line = await folder.add(job, png, {
+    seed: request.seed,
+    ...(report.candidates ? { candidates: report.candidates } : {}),
     shares: report.regions.map(({ phrase, share }) => ({ phrase, share })),
     seconds: report.seconds,
     peakBytes: report.peakBytes,

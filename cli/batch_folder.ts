@@ -9,7 +9,14 @@
 import { createHash } from "node:crypto";
 import { appendFile, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { decodePng, type Lock, readPngText, REQUEST_KEY } from "../mod.ts";
+import {
+  BEST_OF_KEY,
+  decodePng,
+  type Lock,
+  readPngText,
+  REQUEST_KEY,
+  searchedRequest,
+} from "../mod.ts";
 import type { Job } from "./batch_jobs.ts";
 import { UsageError } from "./flags.ts";
 import { lockFolder } from "./locked_folder.ts";
@@ -168,7 +175,7 @@ function lineOf(job: Job, more: object): ResultLine {
   };
 }
 
-/** The request in a PNG; "" if it is no whole PNG with one; undefined if there is no file. */
+/** The request behind a PNG, best of n as it was asked; "" if it is no whole PNG with one; undefined if there is no file. */
 async function requestIn(path: string): Promise<string | undefined> {
   let bytes: Uint8Array;
   try {
@@ -181,7 +188,12 @@ async function requestIn(path: string): Promise<string | undefined> {
   }
   try {
     decodePng(bytes);
-    return readPngText(bytes).get(REQUEST_KEY) ?? "";
+    const texts = readPngText(bytes);
+    const request = texts.get(REQUEST_KEY) ?? "";
+    const candidates = texts.get(BEST_OF_KEY);
+    return candidates === undefined ? request : JSON.stringify(
+      searchedRequest(JSON.parse(request), JSON.parse(candidates)),
+    );
   } catch {
     return "";
   }

@@ -1,5 +1,5 @@
 /** `batch`'s layout file -> jobs: every line checked before anything is painted. */
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import {
   checkForModel,
   type FullRequest,
@@ -8,7 +8,7 @@ import {
 } from "../mod.ts";
 import { type Flags, UsageError } from "./flags.ts";
 import { checkId, parseLine, Problems, readLines } from "./layout_lines.ts";
-import { requestOver } from "./request.ts";
+import { readMasks, requestOver } from "./request.ts";
 
 /** One picture to paint. */
 export interface Job {
@@ -43,7 +43,9 @@ export async function readJobs(
   const taken = new Map<string, number>();
   for (const { number, text, own } of await readLines(file)) {
     try {
-      for (const job of lineJobs(text, own, facts, flags)) {
+      for (
+        const job of await lineJobs(text, own, dirname(file), facts, flags)
+      ) {
         const key = job.id.toLowerCase(); // some file systems do not tell them apart
         const other = taken.get(key);
         if (other !== undefined) {
@@ -65,15 +67,17 @@ export async function readJobs(
 }
 
 /** The pictures of one line: one, or one for each of its seeds. */
-function lineJobs(
+async function lineJobs(
   line: string,
   number: string,
+  folder: string,
   facts: ModelFacts,
   flags: Flags,
-): Pick<Job, "id" | "request" | "notes">[] {
+): Promise<Pick<Job, "id" | "request" | "notes">[]> {
   const { id = number, seeds, count, ...rest } = parseLine(line);
-  const request = requestOver(rest, flags) as unknown as GenerateRequest;
-  const list = seedsOf(request.seed, seeds, count);
+  const read = await readMasks(rest, folder);
+  const request = requestOver(read, flags) as unknown as GenerateRequest;
+  const list = seedsOf(request.seed, seeds, count, request.bestOf);
   return list.map((seed) => {
     const { request: full, notes } = checkForModel(
       { ...request, ...(seed === undefined ? {} : { seed }) },
@@ -88,11 +92,12 @@ function lineJobs(
   });
 }
 
-/** `seeds`, or `count` from `seed`. */
+/** `seeds`, or `count` from `seed`, `bestOf` apart, so that no picture tries a seed of another. */
 export function seedsOf(
   seed: unknown,
   seeds: unknown,
   count: unknown,
+  bestOf: unknown = 1,
 ): readonly (number | undefined)[] {
   if (seeds !== undefined) {
     if (count !== undefined || seed !== undefined) {
@@ -122,5 +127,6 @@ export function seedsOf(
     );
   }
   const first = typeof seed === "number" ? seed : 0;
-  return Array.from({ length: count as number }, (_, i) => first + i);
+  const apart = typeof bestOf === "number" ? bestOf : 1; // checked with the request
+  return Array.from({ length: count as number }, (_, i) => first + i * apart);
 }

@@ -7,6 +7,7 @@ import {
   embeddedModel,
   type FullRequest,
   type Prediction,
+  shapeBoxes,
 } from "../mod.ts";
 import {
   loadPicture,
@@ -140,7 +141,7 @@ async function openDetector(
 /** Per method the request with the most boxes: what memory has to be planned for. */
 function largest(jobs: readonly CompareJob[]): FullRequest[] {
   const boxes = ({ regions }: FullRequest): number =>
-    regions.reduce((sum, region) => sum + region.boxes.length, 0);
+    regions.reduce((sum, region) => sum + shapeBoxes(region).length, 0);
   const most = new Map<string, FullRequest>();
   for (const { variant, request } of jobs) {
     const other = most.get(variant);

@@ -78,9 +78,11 @@ export const PICTURE_FLAGS: readonly Flag[] = [
     ![
       "prompt",
       "box",
+      "mask",
       "layout",
       "from",
       "seed",
+      "best-of",
       "preset",
       "method",
     ].includes(name)

@@ -13,6 +13,7 @@ import {
 } from "node:fs/promises";
 import { join } from "node:path";
 import {
+  type CheckedRegion,
   checkLayout,
   decodePng,
   encodePng,
@@ -20,7 +21,6 @@ import {
   metadata,
   type Picture,
   readPngText,
-  type Region,
   REQUEST_KEY,
 } from "../mod.ts";
 import type { CompareJob } from "./compare_jobs.ts";
@@ -58,7 +58,7 @@ export interface StoredPicture extends Making {
   /** Of its noise. */
   readonly seed: number;
   /** Phrases and boxes. */
-  readonly regions: readonly Region[];
+  readonly regions: readonly CheckedRegion[];
   /** The whole request as text. */
   readonly request: string;
   /** Its pixels. */

@@ -1,4 +1,5 @@
 /** Layouts x methods x seeds -> requests, every one checked before anything is painted. */
+import { dirname } from "node:path";
 import {
   checkForModel,
   type Detector,
@@ -10,7 +11,7 @@ import {
 } from "../mod.ts";
 import { type Flags, UsageError } from "./flags.ts";
 import { checkId, parseLine, Problems, readLines } from "./layout_lines.ts";
-import { requestOver } from "./request.ts";
+import { readMasks, requestOver } from "./request.ts";
 import type { Guidance, Variants } from "./variants.ts";
 
 /** One picture of a comparison. */
@@ -171,12 +172,21 @@ async function readLayouts(
     const where = `line ${number}`;
     try {
       const { id = own, ...value } = parseLine(text);
+      if (Object.hasOwn(value, "bestOf")) {
+        throw new UsageError(
+          "bestOf must be left out: all methods get the same seeds",
+        );
+      }
       for (const key of ["seeds", "count", "guidance"]) {
         if (Object.hasOwn(value, key)) {
           throw new UsageError(`${key} must be left to the command line`);
         }
       }
-      out.push({ id: checkId(id), where, value });
+      out.push({
+        id: checkId(id),
+        where,
+        value: await readMasks(value, dirname(file!)),
+      });
     } catch (error) {
       problems.add(where, error);
     }

@@ -2,13 +2,14 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import {
+  type CheckedRegion,
   contactSheet,
   type Detector,
   encodePng,
   type Picture,
-  type Region,
   type ScoredPicture,
   scoreThings,
+  shapeBoxes,
   type SheetCell,
   type SheetRow,
   summarise,
@@ -111,7 +112,7 @@ export async function scoreFolder(
 
 async function measure(
   picture: Picture,
-  regions: readonly Region[],
+  regions: readonly CheckedRegion[],
   detector: Detector | undefined,
 ): Promise<ScoredOnly> {
   if (!detector) return {};
@@ -224,8 +225,8 @@ async function sheets(
 
 async function cellOf(out: string, p: Measured): Promise<SheetCell> {
   const { picture } = await loadPicture(join(out, "images"), p.file);
-  const boxes = p.regions.flatMap(({ phrase, boxes }) =>
-    boxes.map((box) => ({ box, label: phrase }))
+  const boxes = p.regions.flatMap(({ phrase, mask, ...region }) =>
+    shapeBoxes({ ...region, mask }).map((box) => ({ box, mask, label: phrase }))
   );
   return {
     picture,

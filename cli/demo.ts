@@ -14,6 +14,7 @@ import {
   open,
   openBackend,
   type PresetName,
+  shapeBoxes,
   sideBySide,
 } from "../mod.ts";
 import { checkTargets, writeFiles } from "./files.ts";
@@ -137,8 +138,12 @@ export function boxedPicture(
   const factor = Math.max(1, Math.ceil(SIDE / Math.max(width, height)));
   const large = enlarge(rgb, width, height, factor, { filter: "bilinear" });
   const size = { width: width * factor, height: height * factor };
-  const boxes = request.regions.flatMap(({ phrase, boxes }) =>
-    boxes.map((box) => ({ box, label: phrase }))
+  const boxes = request.regions.flatMap((region) =>
+    shapeBoxes(region).map((box) => ({
+      box,
+      mask: region.mask,
+      label: region.phrase,
+    }))
   );
   return {
     rgb: drawBoxes(large, size.width, size.height, boxes),

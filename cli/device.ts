@@ -162,8 +162,9 @@ export async function openPlanned(
 }
 
 /** Requests that take the same memory. */
-function sizeKey({ width, height, guidance, regions }: FullRequest): string {
-  return JSON.stringify([width, height, guidance, regions]);
+function sizeKey(request: FullRequest): string {
+  const { width, height, guidance, regions, bestOf } = request;
+  return JSON.stringify([width, height, guidance, regions, bestOf && 2]);
 }
 
 /** One line: what is needed, of what there is, and how. */

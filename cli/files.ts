@@ -11,35 +11,49 @@ export interface NewFile {
   readonly bytes: Uint8Array;
 }
 
-/** `picture.png` and `boxes` -> `picture.boxes.png`. */
+/** `picture.png` and `.boxes` -> `picture.boxes.png`. */
 export function withSuffix(path: string, suffix: string): string {
-  return path.replace(/\.png$/i, `${suffix}$&`);
+  return path.replace(/\.(?:png|svg)$/i, `${suffix}$&`);
+}
+
+/**
+ * Checks that a folder is there.
+ *
+ * @param path What is to be written into it, for the message; the folder itself if left out.
+ * @throws {UsageError} If it is missing.
+ */
+export async function targetFolder(
+  folder: string,
+  path = folder,
+): Promise<void> {
+  if (!(await stat(folder).catch(() => undefined))?.isDirectory()) {
+    throw new UsageError(
+      `Cannot write ${path}: its folder must exist: current ${folder} is none`,
+    );
+  }
 }
 
 /**
  * Checks that files can be written, before anything is computed.
  *
  * @param options.force Whether files that are there may be replaced.
+ * @param options.type What their names must end in.
  * @throws {UsageError} If a folder is missing or a file is there.
  */
 export async function checkTargets(
   paths: readonly string[],
-  options: { readonly force: boolean },
+  options: { readonly force: boolean; readonly type?: "png" | "svg" },
 ): Promise<void> {
+  const { type = "png" } = options;
   for (const path of paths) {
-    if (!/[^/\\]\.png$/i.test(path)) {
+    if (!new RegExp(`[^/\\\\]\\.${type}$`, "i").test(path)) {
       throw new UsageError(
         `Cannot write ${
           JSON.stringify(path)
-        }: its name must end in .png: current one does not`,
+        }: its name must end in .${type}: current one does not`,
       );
     }
-    const folder = dirname(path);
-    if (!(await stat(folder).catch(() => undefined))?.isDirectory()) {
-      throw new UsageError(
-        `Cannot write ${path}: its folder must exist: current ${folder} is none`,
-      );
-    }
+    await targetFolder(dirname(path), path);
     const info = await stat(path).catch(() => undefined);
     if (info !== undefined && (!options.force || !info.isFile())) {
       throw new UsageError(

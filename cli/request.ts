@@ -1,9 +1,13 @@
 /** Flags, a layout file and an earlier PNG -> one request. */
 import { readFile, stat } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
 import {
+  decodePng,
   type GenerateRequest,
+  type Mask,
   parseBoxFlag,
   readPngText,
+  type Region,
   REQUEST_KEY,
   SCHEDULERS,
   SPACINGS,
@@ -24,9 +28,17 @@ export const REQUEST_FLAGS: readonly Flag[] = [
       "where a phrase of the prompt should be, in fractions of the picture; PHRASE=BOX;BOX for several",
   },
   {
+    name: "mask",
+    value: "PHRASE=FILE.png",
+    many: true,
+    help:
+      "the same as a picture, white inside, with the proportions of the picture to paint",
+  },
+  {
     name: "layout",
     value: "FILE.json",
-    help: "a request as JSON, such as {prompt, regions: [{phrase, boxes}]}",
+    help:
+      "a request as JSON, such as {prompt, regions: [{phrase, boxes}]}; instead of boxes, mask is a PNG beside the file",
   },
   {
     name: "from",
@@ -40,6 +52,12 @@ export const REQUEST_FLAGS: readonly Flag[] = [
     help: 'text around the prompt, such as "A photo of {}"',
   },
   { name: "seed", value: "N", help: "whole number from 0 (0)" },
+  {
+    name: "best-of",
+    value: "N",
+    help:
+      "try N seeds from --seed on, and keep the picture whose attention keeps best to its boxes (1)",
+  },
   { name: "steps", value: "N", help: "denoising steps" },
   {
     name: "scheduler",
@@ -112,8 +130,15 @@ export async function readRequest(flags: Flags): Promise<GenerateRequest> {
       delete earlier[key];
     }
   }
-  const file = layout === undefined ? {} : await readLayout(layout);
+  const file = layout === undefined
+    ? {}
+    : await readMasks(await readLayout(layout), dirname(layout));
   const request = requestOver({ ...earlier, ...file }, flags);
+  const placed = [
+    ...flags.texts("box").map((text) => asUsage(() => parseBoxFlag(text))),
+    ...await Promise.all(flags.texts("mask").map(readMaskFlag)),
+  ];
+  if (placed.length) request["regions"] = placed;
   if (request["prompt"] === undefined) {
     throw new UsageError(
       "Cannot generate: there must be a prompt: give --prompt, --layout or --from",
@@ -134,6 +159,7 @@ export function requestOver(
       negativePrompt: flags.text("negative"),
       template: flags.text("template"),
       seed: flags.number("seed"),
+      bestOf: flags.number("best-of"),
       steps: flags.number("steps"),
       scheduler: flags.text("scheduler"),
       spacing: flags.text("spacing"),
@@ -146,14 +172,63 @@ export function requestOver(
       ...readSize(flags.text("size")),
     }),
   };
-  if (flags.has("box")) {
-    request["regions"] = flags.texts("box").map((text) =>
-      asUsage(() => parseBoxFlag(text))
-    );
-  }
   const guidance = readGuidance(flags, base["guidance"]);
   if (guidance !== undefined) request["guidance"] = guidance;
   return request;
+}
+
+/**
+ * Puts pictures in the place of the paths that regions name as their masks.
+ *
+ * @param folder Where paths start.
+ */
+export async function readMasks(
+  request: Readonly<Record<string, unknown>>,
+  folder: string,
+): Promise<Record<string, unknown>> {
+  const { regions } = request;
+  if (!Array.isArray(regions)) return { ...request };
+  return {
+    ...request,
+    regions: await Promise.all(
+      regions.map(async (region) =>
+        typeof region?.mask === "string"
+          ? { ...region, mask: await maskOf(resolve(folder, region.mask)) }
+          : region
+      ),
+    ),
+  };
+}
+
+async function readMaskFlag(text: string): Promise<Region> {
+  const at = text.indexOf("=");
+  const [phrase, path] = [text.slice(0, at).trim(), text.slice(at + 1)];
+  if (at < 1 || phrase === "" || path === "") {
+    throw new UsageError(
+      `Cannot use --mask: it must be a phrase, an equals sign and a PNG, such as "red car=car.png": current ${
+        JSON.stringify(text)
+      }`,
+    );
+  }
+  return { phrase, mask: await maskOf(path) };
+}
+
+/** A PNG as grey levels: the mean of its three channels. */
+async function maskOf(path: string): Promise<Mask> {
+  const bytes = await readInput(path, "mask");
+  try {
+    const { rgb, width, height } = decodePng(bytes);
+    const data = new Uint8Array(width * height);
+    for (let i = 0; i < data.length; i++) {
+      data[i] = Math.round(
+        (rgb[3 * i]! + rgb[3 * i + 1]! + rgb[3 * i + 2]!) / 3,
+      );
+    }
+    return { width, height, data };
+  } catch (cause) {
+    const why = (cause as Error).message.replace(/^Cannot \w+ PNG: /, "");
+    throw new UsageError(`Cannot read mask ${path}: ${why}`, { cause });
+  }
 }
 
 function readGuidance(flags: Flags, base: unknown): unknown {

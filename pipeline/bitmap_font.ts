@@ -37,6 +37,11 @@ const GLYPHS =
   "009pe0100e8d1s009ony6430xngm00aye7h00aydz800ayhey00at6q900ayc6m00je7mn" +
   "11t4dxe21blls440co96w005el8g";
 
+/** Pixels that a text takes from left to right, at scale 1. */
+export function textWidth(text: string): number {
+  return [...text].length * ADVANCE;
+}
+
 /** Fills `[x0, x1) x [y0, y1)`, as far as it is in the picture. */
 export function fillRect(
   image: Picture,

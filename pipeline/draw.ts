@@ -12,10 +12,12 @@ import {
   GLYPH_HEIGHT,
   LINE,
   type Picture,
+  textWidth,
   WHITE,
   wrapText,
   writeText,
 } from "./bitmap_font.ts";
+import { maskPixels, type PackedMask } from "./mask.ts";
 import type { Box } from "./raster.ts";
 
 export type { Picture } from "./bitmap_font.ts";
@@ -25,8 +27,12 @@ export type { Box } from "./raster.ts";
 export interface LabelledBox {
   /** Fractions of the image. */
   readonly box: Box;
+  /** Outlined instead of the box around it. */
+  readonly mask?: PackedMask | undefined;
   /** ASCII; other characters are drawn as `?`. */
   readonly label?: string;
+  /** Of its own, instead of its label's. */
+  readonly colour?: Colour;
 }
 
 // Okabe and Ito's palette without black: told apart with any colour vision.
@@ -68,10 +74,11 @@ export function drawBoxes(
   const out = { rgb: Uint8Array.from(rgb), width, height };
   const owners: string[] = []; // a label, or the index of a box without one
   const plates: (() => void)[] = []; // over all lines
-  boxes.forEach(({ box, label }, i) => {
+  boxes.forEach(({ box, mask, label, colour: own }, i) => {
     const owner = label ?? `\0${i}`;
     if (!owners.includes(owner)) owners.push(owner);
-    const colour = COLOURS[owners.indexOf(owner) % COLOURS.length] as Colour;
+    const colour = own ??
+      COLOURS[owners.indexOf(owner) % COLOURS.length] as Colour;
     const [x0, x1] = [box[0], box[2]].map((v) => Math.round(v * width)) as [
       number,
       number,
@@ -80,12 +87,15 @@ export function drawBoxes(
       number,
       number,
     ];
-    fillRect(out, x0, y0, x1, y0 + line, colour);
-    fillRect(out, x0, y1 - line, x1, y1, colour);
-    fillRect(out, x0, y0, x0 + line, y1, colour);
-    fillRect(out, x1 - line, y0, x1, y1, colour);
+    if (mask !== undefined) outline(out, mask, line, colour);
+    else {
+      fillRect(out, x0, y0, x1, y0 + line, colour);
+      fillRect(out, x0, y1 - line, x1, y1, colour);
+      fillRect(out, x0, y0, x0 + line, y1, colour);
+      fillRect(out, x1 - line, y0, x1, y1, colour);
+    }
     if (label === undefined) return;
-    const plateWidth = ([...label].length * ADVANCE + 3) * scale;
+    const plateWidth = (textWidth(label) + 3) * scale;
     const plateHeight = (GLYPH_HEIGHT + 4) * scale;
     const left = Math.max(0, Math.min(x0, width - plateWidth));
     const top = Math.max(0, Math.min(y0, height - plateHeight));
@@ -224,6 +234,32 @@ function taps(
   if (!smooth) return [Math.floor(i / factor), Math.floor(i / factor), 0];
   const v = Math.min(Math.max((i + 0.5) / factor - 0.5, 0), n - 1);
   return [Math.floor(v), Math.min(Math.floor(v) + 1, n - 1), v - Math.floor(v)];
+}
+
+/** A line of `line` pixels along the inner edge of a mask. */
+function outline(
+  image: Picture,
+  mask: PackedMask,
+  line: number,
+  colour: Colour,
+): void {
+  const { width, height } = image;
+  const pixels = maskPixels(mask);
+  const inside = (x: number, y: number): boolean =>
+    x >= 0 && y >= 0 && x < width && y < height &&
+    pixels[
+        Math.floor((y + 0.5) * mask.height / height) * mask.width +
+        Math.floor((x + 0.5) * mask.width / width)
+      ] === 1;
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const edge = inside(x, y) &&
+        [[-line, 0], [line, 0], [0, -line], [0, line]].some(([dx, dy]) =>
+          !inside(x + dx!, y + dy!)
+        );
+      if (edge) image.rgb.set(colour, (y * width + x) * 3);
+    }
+  }
 }
 
 function check({ rgb, width, height }: Picture): void {

@@ -2,21 +2,20 @@
 import type { Backend, Tensor } from "../kernels/backend.ts";
 import { type EnergyTables, layoutEnergy } from "../kernels/layout_energy.ts";
 import { logMean } from "../kernels/log_mean.ts";
+import type { RasterMode } from "./raster.ts";
 import {
-  type Box,
-  logPrior,
-  rasterizeUnion,
-  type RasterMode,
-} from "./layout.ts";
+  rasterizeShape,
+  type Shape,
+  shapeBoxes,
+  shapePriors,
+} from "./shape.ts";
 
-/** A phrase with its token positions and boxes. */
-export interface Subject {
+/** A phrase with its token positions, and its boxes or mask. */
+export interface Subject extends Shape {
   /** The phrase, for people. */
   readonly name: string;
   /** Positions in the prompt's ids. */
   readonly tokens: readonly number[];
-  /** Fractions of the image. */
-  readonly boxes: readonly Box[];
   /** Factor on its energy. Default 1. */
   readonly weight?: number | undefined;
 }
@@ -144,6 +143,17 @@ export class LayoutEnergy implements Disposable {
     return map;
   }
 
+  /**
+   * Averages a site's log-probabilities over heads and over the tokens of each subject.
+   *
+   * @param logProbs `[1, heads, probed tokens, height, width]`. Not consumed.
+   * @returns `[1, 1, subjects, height, width]`; the caller disposes it.
+   */
+  mapsOf(logProbs: Tensor): Tensor {
+    using perToken = logMean(logProbs, 1);
+    return logMean(perToken, 2, this.#runs);
+  }
+
   /** Energy terms of a reduced map and their gradient on it. The caller disposes both. */
   evaluate(map: Tensor, rho: number): EvaluatedMap {
     const [, heads = 0, , height = 0, width = 0] = map.shape;
@@ -219,25 +229,16 @@ export class LayoutEnergy implements Disposable {
     let mostPriors = 0;
     const [imageWidth, imageHeight] = this.#image;
     this.#subjects.forEach((subject, i) => {
-      const mask = rasterizeUnion(subject.boxes, width, height, raster);
-      masks.push(mask);
-      const own = subject.boxes.map((box) =>
-        logPrior(
-          box,
-          rasterizeUnion([box], width, height, raster),
-          width,
-          height,
-          {
-            lambda,
-            units,
-            distance,
-            imageWidth,
-            imageHeight,
-          },
-        )
-      ).filter((tau) => tau.some((v) => v > -Infinity)); // empty only with trunc and half_even_512
+      masks.push(rasterizeShape(subject, width, height, raster));
+      const own = shapePriors(subject, width, height, raster, {
+        lambda,
+        units,
+        distance,
+        imageWidth,
+        imageHeight,
+      });
       const list = this.#options.priors === "union_mixture" && own.length > 1
-        ? [mixture(own, subject.boxes)]
+        ? [mixture(own, subject)]
         : own;
       const rowCount = tokens === "mean_map" ? 1 : subject.tokens.length;
       const share = reduction === "mean"
@@ -283,9 +284,11 @@ export class LayoutEnergy implements Disposable {
 /** Log of the area-weighted mean of priors. */
 function mixture(
   priors: readonly Float64Array[],
-  boxes: readonly Box[],
+  shape: Shape,
 ): Float64Array {
-  const areas = boxes.map(([x0, y0, x1, y1]) => (x1 - x0) * (y1 - y0));
+  const areas = shapeBoxes(shape).map(([x0, y0, x1, y1]) =>
+    (x1 - x0) * (y1 - y0)
+  );
   const total = areas.reduce((a, b) => a + b, 0);
   return priors[0]!.map((_, u) => {
     let sum = 0;

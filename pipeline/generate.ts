@@ -2,24 +2,37 @@
  * request -> picture: prompt -> tokens -> text states -> UNet and maps -> energy -> gradient ->
  * Langevin and DDIM -> VAE -> PNG.
  */
-import type { Backend, Floats, Tensor } from "../kernels/backend.ts";
-import { combine } from "../kernels/combine.ts";
+import type { Backend } from "../kernels/backend.ts";
+import {
+  type AttentionMap,
+  type AttentionStep,
+  meanMaps,
+} from "./attention_maps.ts";
 import {
   encodePrompt,
   heldConditioning,
   type TextStage,
 } from "./conditioning.ts";
-import type { Picture } from "./draw.ts";
+import {
+  type Candidate,
+  candidateSeeds,
+  layoutScore,
+  sampleBest,
+  type Sampled,
+} from "./best_of.ts";
+import { decodeLatent, pixelsPerCell } from "./decode.ts";
+import type { Picture } from "./bitmap_font.ts";
 import { ENERGY_DEFAULTS, LayoutEnergy, type Subject } from "./energy.ts";
 import { defaultSites, guidedSites, winwinlay } from "./guidance/winwinlay.ts";
 import type { Region } from "./layout.ts";
 import { type NoiseSource, seededNoise } from "./noise.ts";
-import { decodeOnnx, type OnnxDecoder } from "./onnx_parts.ts";
+import { metadata, promptOf } from "./metadata.ts";
+import type { OnnxDecoder } from "./onnx_parts.ts";
 import { encodePng } from "./png.ts";
 import type { FullRequest } from "./request.ts";
 import { type InnerReport, sample } from "./sampler.ts";
 import type { ScheduleConfig } from "./schedule_config.ts";
-import { makeScheduler, SCHEDULER_TITLES } from "./scheduler.ts";
+import { makeScheduler } from "./scheduler.ts";
 import {
   matchPhrase,
   type PhraseMatch,
@@ -27,8 +40,7 @@ import {
 } from "./phrase.ts";
 import type { Tokenizer } from "./tokenize.ts";
 import type { Unet } from "./unet.ts";
-import { type Vae, vaeDecode } from "./vae.ts";
-import { decodeInTiles } from "./vae_tiles.ts";
+import type { Vae } from "./vae.ts";
 
 /** Everything a checkpoint brings, on a backend. */
 export interface Networks {
@@ -54,6 +66,8 @@ export interface StepInfo {
   readonly step: number;
   /** How many there are. */
   readonly steps: number;
+  /** Of the picture that is being sampled. */
+  readonly seed: number;
   /** Train timestep. */
   readonly timestep: number;
   /** Layout energy after the step's last inner iteration but one update; undefined where nothing was guided. */
@@ -82,6 +96,8 @@ export interface GenerateReport {
     readonly shares: readonly number[];
     readonly inner: readonly InnerReport[];
   }[];
+  /** Best of n: every seed that was tried, in order. The rest of the report is about the best. */
+  readonly candidates?: readonly Candidate[];
   /** Wall clock. */
   readonly seconds: number;
   /** Most bytes that the device gave, weights and free buffers included. */
@@ -132,6 +148,12 @@ export interface GenerateOptions {
   readonly signal?: AbortSignal | undefined;
   /** Called after each step; a promise is waited for. */
   readonly onStep?: ((info: StepInfo) => void | Promise<void>) | undefined;
+  /** Called after `onStep` with each region's attention map; a promise is waited for. */
+  readonly onAttention?:
+    | ((step: AttentionStep) => void | Promise<void>)
+    | undefined;
+  /** Best of n: called after each seed but before the picture is decoded. */
+  readonly onCandidate?: ((candidate: Candidate) => void) | undefined;
   /** Called after each network pass with passes done and passes in all. */
   readonly onPass?: ((done: number, total: number) => void) | undefined;
   /** How time is traded for memory. `Model.generate` chooses it itself unless it is given. */
@@ -188,19 +210,25 @@ export async function generate(
   notes: readonly string[] = [],
   options: GenerateOptions = {},
 ): Promise<GenerateResult> {
-  const { picture, report } = await paint(networks, request, options);
+  const { picture, report, seed } = await paint(networks, request, options);
+  const { bestOf: _, ...one } = request;
+  const made: FullRequest = { ...one, seed };
   const png = await encodePng(picture.rgb, picture.width, picture.height, {
-    text: metadata(request),
+    text: metadata(made, report.candidates),
   });
-  return { ...picture, png, request, notes, report };
+  return { ...picture, png, request: made, notes, report };
 }
 
-/** `generate` up to the pixels. */
+/** `generate` up to the pixels, and the seed that made them. */
 export async function paint(
   networks: Networks,
   request: FullRequest,
   options: GenerateOptions = {},
-): Promise<{ readonly picture: Picture; readonly report: GenerateReport }> {
+): Promise<{
+  readonly picture: Picture;
+  readonly report: GenerateReport;
+  readonly seed: number;
+}> {
   const { backend, text, unet, vae, schedule } = networks;
   const started = performance.now();
   const peaks: number[] = [];
@@ -257,19 +285,11 @@ export async function paint(
     name: region.phrase,
     tokens: matches[i]!.positions,
     boxes: region.boxes,
+    mask: region.mask,
     weight: region.weight,
   }));
-  using energy = subjects.length
-    ? new LayoutEnergy(
-      backend,
-      subjects,
-      sites.size,
-      [width, height],
-      method?.energy ?? ENERGY_DEFAULTS,
-    )
-    : undefined;
 
-  // noise -> latent
+  // noise -> latent, for each seed
   const { spacing = schedule.spacing } = request;
   const scheduler = makeScheduler(
     request.scheduler,
@@ -277,43 +297,88 @@ export async function paint(
     request.steps,
   );
   const factor = pixelsPerCell(vae);
-  const guided = method && energy
+  const guided = method && subjects.length
     ? Math.min(
       method.steps,
       request.steps - Number(method.placement === "after_step"),
     )
     : 0;
-  const passes = request.steps + guided * (method?.iterations ?? 0);
+  const seeds = candidateSeeds(request);
+  const passes = seeds.length *
+    (request.steps + guided * (method?.iterations ?? 0));
   const { memory = {} } = options;
   let done = 0;
-  const steps: GenerateReport["steps"][number][] = [];
-  using latent = await sample(unet, {
-    cond,
-    uncond,
-    guidanceScale: request.guidanceScale,
-    scheduler,
-    noise: options.noise ?? seededNoise(backend, request.seed),
-    shape: [1, unet.config.inChannels, height / factor, width / factor],
-    energy,
-    sites,
-    method,
-    together: memory.together,
-    recompute: memory.recompute,
-    signal: options.signal,
-    onPass: () => options.onPass?.(++done, passes),
-    onStep: async ({ step, timestep, inner, shares, clean }) => {
-      steps.push({ timestep, shares, inner });
-      await options.onStep?.({
-        step: step + 1,
-        steps: request.steps,
-        timestep,
-        energy: inner.at(-1)?.energy,
-        inner,
-        regionShares: shares,
-        preview: () => decodeLatent(vae, clean, options),
-      });
-    },
+  const sampleSeed = async (
+    seed: number,
+  ): Promise<Sampled<GenerateReport["steps"][number]>> => {
+    using energy = subjects.length
+      ? new LayoutEnergy(
+        backend,
+        subjects,
+        sites.size,
+        [width, height],
+        method?.energy ?? ENERGY_DEFAULTS,
+      )
+      : undefined;
+    const steps: GenerateReport["steps"][number][] = [];
+    const latent = await sample(unet, {
+      cond,
+      uncond,
+      guidanceScale: request.guidanceScale,
+      scheduler,
+      noise: options.noise ?? seededNoise(backend, seed),
+      shape: [1, unet.config.inChannels, height / factor, width / factor],
+      energy,
+      sites,
+      method,
+      together: memory.together,
+      recompute: memory.recompute,
+      attention: options.onAttention !== undefined,
+      signal: options.signal,
+      onPass: () => options.onPass?.(++done, passes),
+      onStep: async ({ step, timestep, inner, shares, attention, clean }) => {
+        steps.push({ timestep, shares, inner });
+        const info = {
+          step: step + 1,
+          steps: request.steps,
+          seed,
+          timestep,
+          preview: () => decodeLatent(vae, clean, options),
+        };
+        await options.onStep?.({
+          ...info,
+          energy: inner.at(-1)?.energy,
+          inner,
+          regionShares: shares,
+        });
+        await options.onAttention?.({
+          ...info,
+          guided: inner.length > 0,
+          maps: attention.length
+            ? meanMaps(attention).map((map, i): AttentionMap => ({
+              phrase: subjects[i]!.name,
+              ...map,
+              share: shares[i]!,
+            }))
+            : [],
+        });
+      },
+    });
+    return { latent, steps };
+  };
+  if (options.noise && seeds.length > 1) {
+    throw new TypeError(
+      `Cannot paint the best of ${seeds.length}: noise must come from the seeds: current noise comes from outside`,
+    );
+  }
+  const best = await sampleBest(seeds, sampleSeed, (steps, seed) => {
+    const factors = subjects.map(({ weight = 1 }) => weight);
+    const candidate = { seed, ...layoutScore(steps, factors) };
+    options.onCandidate?.(candidate);
+    return candidate;
   });
+  using latent = best.latent;
+  const { steps, candidates, seed } = best;
   nextPhase();
 
   // latent -> pixels
@@ -327,109 +392,14 @@ export async function paint(
   const [weights = 0, textPeak = 0, sampling = 0, decoding = 0] = peaks;
   return {
     picture,
+    seed,
     report: {
       regions,
       steps,
+      ...(candidates.length ? { candidates } : {}),
       seconds: (performance.now() - started) / 1000,
       peakBytes: Math.max(...peaks),
       memory: { weights, text: textPeak, sampling, decoding },
     },
-  };
-}
-
-/** The prompt in its template. */
-export function promptOf(
-  { template, prompt }: Pick<FullRequest, "template" | "prompt">,
-): string {
-  return template.replace("{}", () => prompt);
-}
-
-/** Image pixels per latent cell along one side. */
-export function pixelsPerCell(vae: Pick<Vae, "config">): number {
-  return 2 ** (vae.config.channels.length - 1);
-}
-
-/**
- * Latent -> 8-bit RGB.
- *
- * @param latent `[1, 4, height, width]` as the sampler has it.
- */
-export async function decodeLatent(
-  vae: Networks["vae"],
-  latent: Tensor,
-  options: Pick<GenerateOptions, "signal" | "memory"> = {},
-): Promise<Picture> {
-  const { signal, memory } = options;
-  signal?.throwIfAborted();
-  using scaled = combine(latent, 1 / vae.config.scalingFactor, latent, 0);
-  const [height, width] = latent.shape.slice(2).map((n) =>
-    n * pixelsPerCell(vae)
-  ) as [number, number];
-  const decode = (part: Tensor): Promise<Floats> =>
-    "network" in vae
-      ? decodeOnnx(vae, part, { signal })
-      : decodeWhole(vae, part, { signal });
-  const planes = memory?.tile === undefined
-    ? await decode(scaled)
-    : await decodeInTiles(decode, scaled, {
-      tile: memory.tile,
-      factor: pixelsPerCell(vae),
-      signal,
-    });
-  const cells = height * width;
-  const rgb = new Uint8Array(3 * cells);
-  for (let i = 0; i < cells; i++) {
-    for (let c = 0; c < 3; c++) {
-      // float32 first, so that float64 backends round like devices
-      rgb[3 * i + c] = Math.round(
-        Math.min(
-          1,
-          Math.max(0, Math.fround(planes[c * cells + i]! * 0.5 + 0.5)),
-        ) * 255,
-      );
-    }
-  }
-  return { rgb, width, height };
-}
-
-async function decodeWhole(
-  vae: Vae,
-  scaled: Tensor,
-  options: { readonly signal: AbortSignal | undefined },
-): Promise<Floats> {
-  using image = vaeDecode(vae, scaled);
-  return (await vae.backend.read([image], options))[0]!;
-}
-
-/** The PNG keyword under which the full request is kept as JSON. */
-export const REQUEST_KEY = "winwinlay";
-
-/** PNG texts: `parameters` as other Stable Diffusion tools write it, and our full request. */
-export function metadata(request: FullRequest): Record<string, string> {
-  const {
-    negativePrompt,
-    steps,
-    guidanceScale,
-    seed,
-    width,
-    height,
-    model,
-  } = request;
-  const settings = [
-    `Steps: ${steps}`,
-    `Sampler: ${SCHEDULER_TITLES[request.scheduler]}`,
-    `CFG scale: ${guidanceScale}`,
-    `Seed: ${seed}`,
-    `Size: ${width}x${height}`,
-    `Model: ${model}`,
-    "Version: winwinlay",
-  ];
-  return {
-    parameters: [
-      promptOf(request),
-      ...(negativePrompt ? [`Negative prompt: ${negativePrompt}`] : []),
-      settings.join(", "),
-    ].join("\n"),
-    [REQUEST_KEY]: JSON.stringify(request),
   };
 }

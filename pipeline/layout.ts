@@ -4,8 +4,10 @@
  * @module
  */
 
+import { checkMask, type Mask } from "./mask.ts";
 import { nearest } from "./nearest.ts";
 import { type Box, clampBox } from "./raster.ts";
+import type { Shape } from "./shape.ts";
 
 export {
   type Box,
@@ -21,8 +23,10 @@ export {
 export interface Region {
   /** Words of the prompt; with `tokens` or `span` only a name. */
   readonly phrase: string;
-  /** Where: one box, or several whose union counts. */
-  readonly boxes: readonly Box[];
+  /** Where: one box, or several whose union counts. Boxes or a mask: one of the two. */
+  readonly boxes?: readonly Box[];
+  /** Where, as a picture. */
+  readonly mask?: Mask;
   /** Which occurrence of the phrase, from 0 (the default), or all of them. */
   readonly occurrence?: number | "all";
   /** Token positions instead of the phrase; BOS is 0. */
@@ -33,6 +37,12 @@ export interface Region {
   readonly weight?: number;
 }
 
+/** A region with boxes. */
+export type BoxedRegion = Region & { readonly boxes: readonly Box[] };
+
+/** A region that `checkLayout` has seen. */
+export type CheckedRegion = Region & Shape;
+
 const MAX_REGIONS = 32;
 const MAX_BOXES = 32;
 const MAX_PHRASE = 1000; // characters
@@ -40,6 +50,7 @@ const MAX_TOKENS = 4096; // the longest prompt of any tokenizer here
 const KEYS = [
   "phrase",
   "boxes",
+  "mask",
   "occurrence",
   "tokens",
   "span",
@@ -53,17 +64,19 @@ const KEYS = [
  * a box that is partly outside is repaired, by clamping it to the image, and this is noted.
  *
  * @param value The parsed JSON: an array of 1 to 32 regions.
+ * @param image `[width, height]` of the picture, whose proportions masks must have.
  * @returns Fresh regions with clamped boxes, and one note per clamped box.
  * @throws {TypeError} If something has the wrong type or a key is unknown.
  * @throws {RangeError} If a value is out of range. Both name the region and the box.
  */
 export function checkLayout(
   value: unknown,
-): { regions: Region[]; notes: string[] } {
+  image?: readonly [width: number, height: number],
+): { regions: CheckedRegion[]; notes: string[] } {
   const list = arrayOf(value, "the layout", "regions", 1, MAX_REGIONS);
   const notes: string[] = [];
   return {
-    regions: list.map((entry, i) => checkRegion(entry, i, notes)),
+    regions: list.map((entry, i) => checkRegion(entry, i, notes, image)),
     notes,
   };
 }
@@ -86,7 +99,7 @@ export function checkLayout(
  * if (phrase !== "red car" || boxes[0]?.[2] !== 0.5) throw new Error("wrong");
  * ```
  */
-export function parseBoxFlag(flag: string): Region {
+export function parseBoxFlag(flag: string): BoxedRegion {
   const fail = (why: string): SyntaxError =>
     new SyntaxError(
       `Cannot read box ${
@@ -115,7 +128,12 @@ export function parseBoxFlag(flag: string): Region {
   return { phrase, boxes };
 }
 
-function checkRegion(value: unknown, index: number, notes: string[]): Region {
+function checkRegion(
+  value: unknown,
+  index: number,
+  notes: string[],
+  image: readonly [number, number] | undefined,
+): CheckedRegion {
   const name = `region ${index}`;
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw new TypeError(
@@ -131,10 +149,8 @@ function checkRegion(value: unknown, index: number, notes: string[]): Region {
       );
     }
   }
-  const { phrase, boxes, occurrence, tokens, span, weight } = value as Record<
-    string,
-    unknown
-  >;
+  const { phrase, boxes, mask, occurrence, tokens, span, weight } =
+    value as Record<string, unknown>;
   if (typeof phrase !== "string") {
     throw new TypeError(
       `Cannot use ${name}: phrase must be a text: current ${show(phrase)}`,
@@ -176,12 +192,20 @@ function checkRegion(value: unknown, index: number, notes: string[]): Region {
       }`,
     );
   }
-  const checked = arrayOf(boxes, full, "boxes", 1, MAX_BOXES).map((box, i) =>
-    checkBox(box, full, i, notes)
-  );
+  if (boxes !== undefined && mask !== undefined) {
+    throw new TypeError(
+      `Cannot use ${full}: it must have either boxes or a mask: current has both`,
+    );
+  }
   return {
     phrase,
-    boxes: checked,
+    ...(mask === undefined
+      ? {
+        boxes: arrayOf(boxes, full, "boxes", 1, MAX_BOXES).map((box, i) =>
+          checkBox(box, full, i, notes)
+        ),
+      }
+      : { mask: checkMask(mask, full, image) }),
     ...(occurrence === undefined ? {} : {
       occurrence: occurrence === "all"
         ? "all" as const

@@ -124,6 +124,8 @@ export async function estimateMemory(
   const short: FullRequest = {
     ...request,
     steps: Math.min(2, request.steps),
+    // Seeds are alike too: one is sampled while the best one before it is kept.
+    ...(request.bestOf === undefined ? {} : { bestOf: 2 }),
     guidance: guidance.method === "none" ? guidance : {
       ...guidance,
       steps: Math.min(1, guidance.steps),

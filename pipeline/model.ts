@@ -21,14 +21,13 @@ import type { ConfigOverrides } from "../weights/ldm_configs.ts";
 import { openCheckpoint } from "../weights/open_checkpoint.ts";
 import type { JsonObject } from "../weights/strict_json.ts";
 import { checkTextFits, type TextStage } from "./conditioning.ts";
+import { pixelsPerCell } from "./decode.ts";
 import {
   generate,
   type GenerateOptions,
   type GenerateResult,
   matchRegions,
   type Networks,
-  pixelsPerCell,
-  promptOf,
 } from "./generate.ts";
 import { guidedSites } from "./guidance/winwinlay.ts";
 import {
@@ -40,6 +39,7 @@ import {
   planNetworks,
   storageTypes,
 } from "./memory.ts";
+import { promptOf } from "./metadata.ts";
 import { Scratch } from "./parameters.ts";
 import type { PhraseMatch } from "./phrase.ts";
 import {
@@ -63,9 +63,10 @@ import {
   loadText,
   type OnnxPart,
 } from "./load_parts.ts";
+import { checkCells, shapeBoxes } from "./shape.ts";
 import { textConfig } from "./text_encoder.ts";
 import { Tokenizer } from "./tokenize.ts";
-import { loadUnet, type UnetConfig, unetConfig } from "./unet.ts";
+import { loadUnet, siteGrids, type UnetConfig, unetConfig } from "./unet.ts";
 import { vaeConfig } from "./vae.ts";
 
 /** Options of `open`. */
@@ -274,7 +275,21 @@ export function checkForModel(
     }
   }
   const matches = matchRegions(tokenizers, text, regions, truncate);
-  if (guidance.method === "winwinlay") guidedSites(unet, guidance.sites);
+  if (guidance.method === "winwinlay") {
+    const sites = guidedSites(unet, guidance.sites);
+    const grids = siteGrids(unet, sites, [
+      checked.request.width / limits.multiple,
+      checked.request.height / limits.multiple,
+    ]);
+    regions.forEach((region, i) =>
+      notes.push(...checkCells(
+        region,
+        `region ${i} ${JSON.stringify(region.phrase)}`,
+        grids,
+        guidance.raster,
+      ))
+    );
+  }
   return { ...checked, notes, matches };
 }
 
@@ -581,14 +596,14 @@ export class Model implements AsyncDisposable, Disposable {
    * @throws {DeviceMemoryError} If it cannot fit; says what the least is.
    */
   async plan(request: FullRequest): Promise<MemoryEstimate> {
-    const { width, height, guidance, regions, truncate } = request;
+    const { width, height, guidance, regions, truncate, bestOf } = request;
     const tokens = checkForModel(request, this.facts).matches.map((m) =>
       m.positions.length
     );
-    const boxes = regions.map((r) => r.boxes.length);
+    const boxes = regions.map((r) => shapeBoxes(r).length);
     const steps = Math.min(2, request.steps);
     const key = JSON.stringify(
-      [width, height, guidance, tokens, boxes, truncate, steps],
+      [width, height, guidance, tokens, boxes, truncate, steps, bestOf && 2],
     );
     let plan = this.#plans.get(key);
     if (!plan) {

@@ -232,7 +232,12 @@ function overlap(v0: number, v1: number, i: number, n: number): number {
   return Math.max(0, Math.min(v1 * n, i + 1) - Math.max(v0 * n, i));
 }
 
-function checkGrid(width: number, height: number): void {
+/**
+ * Refuses grids without a cell, and those that are too large.
+ *
+ * @throws {RangeError} Naming the grid.
+ */
+export function checkGrid(width: number, height: number): void {
   const fits = Number.isInteger(width) && Number.isInteger(height) &&
     width > 0 && height > 0 &&
     width * height <= MAX_GRID;

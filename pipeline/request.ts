@@ -3,7 +3,7 @@ import {
   WINWINLAY_DEFAULTS,
   type WinWinLayOptions,
 } from "./guidance/winwinlay.ts";
-import { checkLayout, type Region } from "./layout.ts";
+import { type CheckedRegion, checkLayout, type Region } from "./layout.ts";
 import type { MicroConditioning } from "./conditioning.ts";
 import { nearest } from "./nearest.ts";
 import { type Spacing, SPACINGS } from "./schedule_config.ts";
@@ -25,10 +25,15 @@ export interface GenerateRequest {
   readonly negativePrompt?: string;
   /** Text around the prompt, with `{}` where it goes, such as the paper's `A photo of {}` (A18). Default `{}`. */
   readonly template?: string;
-  /** Phrases of the prompt and their boxes. */
+  /** Phrases of the prompt and their boxes or masks. */
   readonly regions?: readonly Region[];
   /** Whole number from 0 to 2^53 - 1. Default 0. */
   readonly seed?: number;
+  /**
+   * So many seeds, from `seed` on, are tried, and the picture whose attention keeps best to the layout is
+   * the result: see `layoutScore`. Default 1.
+   */
+  readonly bestOf?: number;
   /** Denoising steps. */
   readonly steps?: number;
   /** Sampler. Default `ddim`, the paper's. */
@@ -85,10 +90,12 @@ export interface FullRequest {
   readonly negativePrompt: string;
   /** Text around the prompt. */
   readonly template: string;
-  /** Phrases and boxes. */
-  readonly regions: readonly Region[];
+  /** Phrases and where they should be. */
+  readonly regions: readonly CheckedRegion[];
   /** Of all noise. */
   readonly seed: number;
+  /** Seeds to try, where they are more than one. A result has none: its seed is the best. */
+  readonly bestOf?: number;
   /** Denoising steps. */
   readonly steps: number;
   /** Sampler. */
@@ -137,6 +144,7 @@ const KEYS = [
   "template",
   "regions",
   "seed",
+  "bestOf",
   "steps",
   "scheduler",
   "spacing",
@@ -153,6 +161,7 @@ const KEYS = [
 ] as const;
 
 const MOST_PIXELS = 4096;
+const MOST_CANDIDATES = 1000;
 
 /**
  * Checks a request and fills in what it leaves out.
@@ -196,9 +205,6 @@ export function checkRequest(
       }`,
     );
   }
-  const { regions, notes } = isEmptyList(input.regions)
-    ? { regions: [], notes: [] }
-    : checkLayout(input.regions);
   const side = (key: "width" | "height", own: number): number => {
     const pixels = whole(input[key] ?? own, key, limits.multiple, MOST_PIXELS);
     if (pixels % limits.multiple) {
@@ -210,6 +216,21 @@ export function checkRequest(
   };
   const width = side("width", limits.size[0]);
   const height = side("height", limits.size[1]);
+  const { regions, notes } = isEmptyList(input.regions)
+    ? { regions: [], notes: [] }
+    : checkLayout(input.regions, [width, height]);
+  const seed = whole(input.seed ?? 0, "seed", 0, Number.MAX_SAFE_INTEGER);
+  const bestOf = whole(input.bestOf ?? 1, "bestOf", 1, MOST_CANDIDATES);
+  if (bestOf > 1 && regions.length === 0) {
+    throw new RangeError(
+      `Cannot use request: bestOf above 1 must come with regions, which tell the better picture: current bestOf is ${bestOf} and regions are none`,
+    );
+  }
+  if (seed > Number.MAX_SAFE_INTEGER - (bestOf - 1)) {
+    throw new RangeError(
+      `Cannot use request: the last of ${bestOf} seeds must be at most ${Number.MAX_SAFE_INTEGER}: current first is ${seed}`,
+    );
+  }
   return {
     notes,
     request: {
@@ -218,7 +239,8 @@ export function checkRequest(
       negativePrompt: text(input.negativePrompt ?? "", "negativePrompt"),
       template,
       regions,
-      seed: whole(input.seed ?? 0, "seed", 0, Number.MAX_SAFE_INTEGER),
+      seed,
+      ...(bestOf === 1 ? {} : { bestOf }),
       steps: whole(input.steps ?? defaults.steps, "steps", 1, limits.mostSteps),
       scheduler: oneOf(input.scheduler, "scheduler", SCHEDULERS, "ddim"),
       ...(input.spacing === undefined ? {} : {

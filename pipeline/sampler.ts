@@ -3,6 +3,7 @@ import type { Tensor } from "../kernels/backend.ts";
 import { combine } from "../kernels/combine.ts";
 import { sliceBatch, stackBatch } from "../kernels/concat.ts";
 import { LANGEVIN_STATE } from "../kernels/langevin.ts";
+import type { SiteMaps } from "./attention_maps.ts";
 import {
   type Conditioning,
   heldConditioning,
@@ -37,6 +38,8 @@ export interface SampledStep {
   readonly inner: readonly InnerReport[];
   /** Share of each region's attention that lies in its boxes, in the denoising pass. */
   readonly shares: readonly number[];
+  /** Where asked for: the regions' maps in the denoising pass, per guided site. */
+  readonly attention: readonly SiteMaps[];
   /** The predicted clean latent. Lives until the callback returns. */
   readonly clean: Tensor;
   /** The latent after the step. Lives until the callback returns. */
@@ -67,6 +70,8 @@ export interface SampleOptions {
   readonly together?: boolean | undefined;
   /** See `EnergyRequest`. */
   readonly recompute?: boolean | undefined;
+  /** Hand out attention maps. Default false. */
+  readonly attention?: boolean | undefined;
   /** Stops before the next network pass. */
   readonly signal?: AbortSignal | undefined;
   /** Called after each step; a promise is waited for. */
@@ -128,7 +133,13 @@ export async function sample(
       }
 
       options.signal?.throwIfAborted();
-      const { outputs, terms } = denoise(unet, options, z, timestep, both);
+      const { outputs, terms, maps } = denoise(
+        unet,
+        options,
+        z,
+        timestep,
+        both,
+      );
       const { next, clean } = schedulerStep(z, scheduler.coefficients(step), {
         outputs,
         guidanceScale,
@@ -140,8 +151,8 @@ export async function sample(
       z = next;
       previous?.dispose();
       previous = clean;
-      const numbers = await unet.backend.read([...terms, z], options); // the wait of this pass
-      for (const x of terms) x.dispose();
+      const numbers = await unet.backend.read([...terms, ...maps, z], options); // the wait of this pass
+      for (const x of [...terms, ...maps]) x.dispose();
       checkFinite(numbers.pop()!, `the latent after step ${step + 1}`);
       options.onPass?.();
 
@@ -149,10 +160,23 @@ export async function sample(
         method?.placement === "after_step" && step < method.steps &&
         step + 1 < timesteps.length
       ) await refine(step + 1);
+      const attention = maps.map(({ shape }, i): SiteMaps => ({
+        shape,
+        logProbs: numbers[terms.length + i]!,
+      }));
+      numbers.length = terms.length;
       const shares = options.energy && numbers.length
         ? options.energy.report(numbers, 0).subjects.map((s) => s.share)
         : [];
-      await onStep?.({ step, timestep, inner, shares, clean, latent: z });
+      await onStep?.({
+        step,
+        timestep,
+        inner,
+        shares,
+        attention,
+        clean,
+        latent: z,
+      });
     }
     return z;
   } catch (error) {
@@ -226,21 +250,24 @@ async function refineLatent(
 
 /**
  * Both branches of classifier-free guidance, in one pass if `both` is given, else one after the other;
- * and the share terms of the conditional one.
+ * and the share terms and attention maps of the conditional one.
  */
 function denoise(
   unet: Unet,
-  { energy, sites, cond, uncond }: SampleOptions,
+  { energy, sites, cond, uncond, attention }: SampleOptions,
   z: Tensor,
   timestep: number,
   both: Conditioning | undefined,
-): { outputs: Tensor; terms: Tensor[] } {
+): { outputs: Tensor; terms: Tensor[]; maps: Tensor[] } {
   const terms: Tensor[] = [];
+  const maps: Tensor[] = [];
   const hooks: UnetHooks = {
     probe: (site) => energy && sites.has(site) ? energy.probe : undefined,
     onProbe: (_, logProbs) => {
       using all = logProbs;
-      using map = energy!.reduce(sliceBatch(all, all.shape[0]! - 1, 1));
+      const one = sliceBatch(all, all.shape[0]! - 1, 1);
+      if (attention) maps.push(energy!.mapsOf(one));
+      using map = energy!.reduce(one);
       const evaluated = energy!.evaluate(map, 0);
       evaluated.h.dispose();
       terms.push(evaluated.terms);
@@ -248,11 +275,12 @@ function denoise(
   };
   if (both) {
     using pair = stackBatch([z, z]);
-    return { outputs: unetForward(unet, pair, timestep, both, hooks), terms };
+    const outputs = unetForward(unet, pair, timestep, both, hooks);
+    return { outputs, terms, maps };
   }
   using u = unetForward(unet, z, timestep, uncond);
   using c = unetForward(unet, z, timestep, cond, hooks);
-  return { outputs: stackBatch([u, c]), terms };
+  return { outputs: stackBatch([u, c]), terms, maps };
 }
 
 /** The prediction that stands for the score (A9). Consumes `cond`. */

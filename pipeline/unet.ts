@@ -245,6 +245,29 @@ export function attentionSites(config: UnetConfig): AttentionSite[] {
 }
 
 /**
+ * Sizes of the attention maps at some sites.
+ *
+ * @param sites Ids.
+ * @param latent `[width, height]` of the latent; each level halves it, rounding up.
+ * @returns Different `[width, height]`, in the order of execution.
+ */
+export function siteGrids(
+  config: UnetConfig,
+  sites: readonly string[],
+  latent: readonly [width: number, height: number],
+): (readonly [width: number, height: number])[] {
+  const levels = new Set(
+    attentionSites(config).filter(({ id }) => sites.includes(id)).map((site) =>
+      site.level
+    ),
+  );
+  return [...levels].map((level) => {
+    const [width, height] = latent.map((n) => Math.ceil(n / 2 ** level));
+    return [width!, height!];
+  });
+}
+
+/**
  * Builds a UNet from a checkpoint's component and loads it.
  *
  * @throws {WeightsError} If config or tensors do not fit.

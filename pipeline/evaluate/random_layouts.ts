@@ -1,5 +1,5 @@
 /** Random layouts in the embedded model's vocabulary, the same for the same seed on every machine. */
-import type { Region } from "../layout.ts";
+import type { BoxedRegion } from "../layout.ts";
 import type { Box } from "../raster.ts";
 import { boxArea, intersection } from "./iou.ts";
 import { uniform } from "./uniform.ts";
@@ -9,7 +9,7 @@ export interface Layout {
   /** What to paint. */
   readonly prompt: string;
   /** One box for each phrase. */
-  readonly regions: readonly Region[];
+  readonly regions: readonly BoxedRegion[];
 }
 
 // Kinds with the width over height that they had in training.
@@ -65,7 +65,7 @@ function layout(objects: number, next: () => number): Layout {
       if (boxes.every((other) => overlap(box, other) < 0.08)) boxes.push(box);
     }
   }
-  const regions = kinds.map((kind, i): Region => ({
+  const regions = kinds.map((kind, i): BoxedRegion => ({
     phrase: `${pick(COLOURS)} ${kind}`,
     boxes: [boxes[i]!],
   }));

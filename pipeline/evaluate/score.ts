@@ -1,6 +1,7 @@
 /** Regions and what a detector found -> how well each box was met. */
-import type { Region } from "../layout.ts";
+import type { CheckedRegion } from "../layout.ts";
 import type { Box } from "../raster.ts";
+import { shapeBoxes } from "../shape.ts";
 import type { Detector, Found } from "./detector.ts";
 import { iou } from "./iou.ts";
 
@@ -27,15 +28,16 @@ export interface ThingScore extends WantedThing {
 }
 
 /**
- * What a layout asks of a picture: one thing per box.
+ * What a layout asks of a picture: one thing per box; for a mask one in the box around it.
  *
  * @throws {RangeError} If a phrase names no kind that the detector knows.
  */
 export function wantedThings(
-  regions: readonly Region[],
+  regions: readonly CheckedRegion[],
   { kinds, colours }: Pick<Detector, "kinds" | "colours">,
 ): WantedThing[] {
-  return regions.flatMap(({ phrase, boxes }) => {
+  return regions.flatMap((region) => {
+    const { phrase } = region;
     const words = ` ${
       phrase.toLowerCase().split(/[^\p{L}\p{N}]+/u).join(" ")
     } `;
@@ -62,7 +64,7 @@ export function wantedThings(
       );
     }
     const colour = named(colours);
-    return boxes.map((box) => ({
+    return shapeBoxes(region).map((box) => ({
       phrase,
       kind,
       ...(colour === undefined ? {} : { colour }),

@@ -14,7 +14,7 @@ import {
   tensorsWith,
 } from "./harness.ts";
 
-/** Words, expected exit code, and what the line says. `@` at the start of a word is the test's folder. */
+/** Words, expected exit code, and what the line says. `@` at the start of a word, or after `=`, is the test's folder. */
 type Row = readonly [
   args: readonly string[],
   code: number,
@@ -35,6 +35,25 @@ const BOX = [...CAR, "--box", "red car=0,0,0.5,0.5"];
 const file = (name: string, content: string | Uint8Array) => (folder: string) =>
   writeFile(join(folder, name), content);
 const layout = (value: unknown) => file("layout.json", JSON.stringify(value));
+/** A grey PNG. */
+const mask = (
+  name: string,
+  width: number,
+  height: number,
+  grey: (index: number) => number,
+) =>
+async (folder: string) =>
+  await file(
+    name,
+    await encodePng(
+      Uint8Array.from(
+        { length: width * height * 3 },
+        (_, i) => grey(Math.floor(i / 3)),
+      ),
+      width,
+      height,
+    ),
+  )(folder);
 const LAYOUT = [
   "generate",
   "--layout",
@@ -253,6 +272,67 @@ const LAYOUTS: readonly Row[] = [
   ],
   [[...CAR, "--box", "red car=0.5,0,0.2,1"], 2, /Cannot use .*0\.5,0,0\.2,1/],
   [[...CAR, "--box", "red car=2,2,3,3"], 2, /Cannot use .*2,2,3,3/],
+  [
+    [...CAR, "--mask", "red car"],
+    2,
+    /Cannot use --mask: it must be a phrase, an equals sign and a PNG.*current "red car"/,
+  ],
+  [
+    [...CAR, "--mask", "red car=@/car.png"],
+    2,
+    /Cannot read mask .*car.png: .*path has no file/,
+  ],
+  [
+    [...CAR, "--mask", "red car=@/car.png"],
+    2,
+    /Cannot read mask .*car.png: it must start with the PNG signature/,
+    file("car.png", "no PNG"),
+  ],
+  [
+    [...CAR, "--mask", "red car=@/car.png"],
+    2,
+    /Cannot use mask of region 0 "red car": some of it must be white, which is 128 to 255: current brightest is 127/,
+    mask("car.png", 8, 8, () => 127),
+  ],
+  [
+    [...CAR, "--mask", "red car=@/car.png"],
+    2,
+    /must have the proportions of the picture, 128x128: current 8x4/,
+    mask("car.png", 8, 4, () => 255),
+  ],
+  [
+    [...CAR, "--mask", "red car=@/car.png"],
+    2,
+    /it must cover at least half of a cell of the 8x8 attention map.*current most is 0.25 of a cell/,
+    mask("car.png", 16, 16, (i) => i ? 0 : 255),
+  ],
+  [
+    [...CAR, "--box", "red car=0.03,0.5,0.09,0.6", "--raster", "trunc"],
+    2,
+    /Cannot guide box 0 .* raster "trunc" must leave it a cell of the 8x8 attention map/,
+  ],
+  [
+    LAYOUT,
+    2,
+    /Cannot read mask .*none.png: .*path has no file/,
+    layout({ prompt: "a cat", regions: [{ phrase: "cat", mask: "none.png" }] }),
+  ],
+  [
+    LAYOUT,
+    2,
+    /region 0 "cat": it must have either boxes or a mask: current has both/,
+    layout({
+      prompt: "a cat",
+      regions: [{
+        phrase: "cat",
+        boxes: [[0, 0, 1, 1]],
+        mask: { width: 1, height: 1, data: "0 1" },
+      }],
+    }),
+  ],
+  [[...BOX, "--best-of", "0"], 2, /bestOf must be from 1 to 1000: current 0/],
+  [[...CAR, "--best-of", "2"], 2, /bestOf above 1 must come with regions/],
+  [[...CAR, "--best-of", "two"], 2, /--best-of: it must be a number/],
   [
     [...CAR, "--overlay"],
     2,
@@ -631,7 +711,7 @@ for (
       await prepare?.(folder.path);
       const before = await filesIn(folder.path);
       const outcome = await run(
-        args.map((word) => word.replace(/^@/, folder.path)),
+        args.map((word) => word.replace(/(?<=^|=)@/, folder.path)),
       );
       assert.equal(outcome.code, code, outcome.err.join("\n"));
       assert.deepEqual(outcome.out, []);

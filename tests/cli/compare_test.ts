@@ -382,6 +382,11 @@ const BAD: readonly [
   ],
   [
     ["--methods", "none"],
+    [{ ...LAYOUT, bestOf: 2 }],
+    /line 1: bestOf must be left out/,
+  ],
+  [
+    ["--methods", "none"],
     [{ ...LAYOUT, seeds: [1] }],
     /line 1: seeds must be left to the command line/,
   ],

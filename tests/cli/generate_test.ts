@@ -122,15 +122,18 @@ test("generate --json prints a line per step and a last one, --count one run per
     at("a-2.png"),
   ]);
   assert.deepEqual(
-    lines.map((line) => line.seed).filter((seed) => seed !== undefined),
-    [3, 4],
+    lines.map((line) => line.seed),
+    [3, 3, 3, 4, 4, 4],
   );
   assert.deepEqual(Object.keys(lines[0]), [
     "step",
+    "seed",
     "timestep",
     "energy",
+    "regionEnergies",
     "regionShares",
   ]);
+  assert.deepEqual([lines[0].energy, lines[0].regionEnergies], [null, null]);
   assert.equal(lines[0].regionShares.length, 1);
   assert.equal(lines[2].request.seed, 3);
   assert.equal(lines[2].report.steps.length, 2);

@@ -12,7 +12,7 @@ import {
   stackConditioning,
 } from "../../pipeline/conditioning.ts";
 import { LayoutEnergy } from "../../pipeline/energy.ts";
-import { decodeLatent } from "../../pipeline/generate.ts";
+import { decodeLatent } from "../../pipeline/decode.ts";
 import { guidedSites } from "../../pipeline/guidance/winwinlay.ts";
 import { type Model, open } from "../../pipeline/model.ts";
 import { seededNoise } from "../../pipeline/noise.ts";

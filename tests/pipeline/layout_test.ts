@@ -151,7 +151,7 @@ test("checkLayout() of mutated JSON returns valid regions or a named error", () 
     }
     try {
       for (const { boxes } of checkLayout(value).regions) {
-        for (const [x0, y0, x1, y1] of boxes) {
+        for (const [x0, y0, x1, y1] of boxes!) {
           assert.ok(
             0 <= x0 && x0 < x1 && x1 <= 1 && 0 <= y0 && y0 < y1 && y1 <= 1,
           );

@@ -7,7 +7,7 @@ import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { Cpu } from "../../kernels/cpu.ts";
 import { encodePrompt } from "../../pipeline/conditioning.ts";
-import { decodeLatent } from "../../pipeline/generate.ts";
+import { decodeLatent } from "../../pipeline/decode.ts";
 import { open } from "../../pipeline/model.ts";
 import {
   onnxPenultimate,
