@@ -63,12 +63,10 @@ export {
   type StepInfo,
 } from "./pipeline/generate.ts";
 export {
-  checkGuidance,
   checkPreset,
   checkRequest,
   type FullRequest,
   type GenerateRequest,
-  type GuidanceRequest,
   PAPER,
   type Preset,
   type PresetName,
@@ -124,23 +122,68 @@ export {
 export {
   ENERGY_DEFAULTS,
   type EnergyOptions,
-  type EnergyReport,
   type EvaluatedMap,
   LayoutEnergy,
+  type LayoutReport,
+  type LayoutTerms,
   type Subject,
 } from "./pipeline/energy.ts";
 export type {
+  AttentionEdit,
+  Energy,
+  EnergyContext,
+  EnergyReport,
+  EvaluatedEnergy,
+  ForwardEdit,
   GuidanceMethod,
+  GuidancePoint,
+  MethodSpec,
   UpdateContext,
+  UpdateRule,
 } from "./pipeline/guidance/method.ts";
 export {
+  checkGuidance,
+  type FullGuidance,
+  type GuidanceOptions,
+  type GuidanceRequest,
+  methodNamed,
+  methodNames,
+  methodOf,
+  registerMethod,
+} from "./pipeline/guidance/methods.ts";
+export {
+  choice,
+  flag,
+  nameOrNumber,
+  type Option,
+  type OptionTable,
+  orNone,
+  pair,
+  real,
+  siteChoice,
+  whole,
+} from "./pipeline/guidance/options.ts";
+export {
+  chosenSites,
   guidedSites,
+  SITE_SETS,
+  type SiteChoice,
+  type SiteSet,
+} from "./pipeline/guidance/sites.ts";
+export {
+  deviceEnergy,
+  type DeviceEnergyOptions,
+} from "./pipeline/guidance/device_energy.ts";
+export { gradientStep } from "./pipeline/guidance/gradient_step.ts";
+export {
+  WINWINLAY,
   winwinlay,
   WINWINLAY_DEFAULTS,
   type WinWinLayOptions,
 } from "./pipeline/guidance/winwinlay.ts";
 export { type NoiseSource, seededNoise } from "./pipeline/noise.ts";
 export {
+  type Guide,
   type InnerReport,
   sample,
   type SampledStep,

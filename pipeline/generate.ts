@@ -10,8 +10,10 @@ import {
   type TextStage,
 } from "./conditioning.ts";
 import type { Picture } from "./draw.ts";
-import { ENERGY_DEFAULTS, LayoutEnergy, type Subject } from "./energy.ts";
-import { defaultSites, guidedSites, winwinlay } from "./guidance/winwinlay.ts";
+import { LayoutEnergy, type Subject } from "./energy.ts";
+import type { EnergyContext } from "./guidance/method.ts";
+import { methodOf } from "./guidance/methods.ts";
+import { defaultSites, guidedSites } from "./guidance/sites.ts";
 import type { Region } from "./layout.ts";
 import { type NoiseSource, seededNoise } from "./noise.ts";
 import { decodeOnnx, type OnnxDecoder } from "./onnx_parts.ts";
@@ -246,26 +248,35 @@ export async function paint(
   nextPhase();
 
   // regions -> energy
-  const method = request.guidance.method === "winwinlay"
-    ? winwinlay(request.guidance)
-    : undefined;
-  const sites = new Set(
-    method?.sites(unet.config) ??
-      guidedSites(unet.config, defaultSites(unet.config)),
-  );
+  const { config } = unet;
+  const factor = pixelsPerCell(vae);
+  const grid = [height / factor, width / factor] as const;
   const subjects = request.regions.map((region, i): Subject => ({
     name: region.phrase,
     tokens: matches[i]!.positions,
     boxes: region.boxes,
     weight: region.weight,
   }));
-  using energy = subjects.length
+  const context: EnergyContext = {
+    backend,
+    config,
+    subjects,
+    image: [width, height],
+    grid,
+    textLength: cond.states.shape[2]!,
+    promptLength: 2 + text[0]!.tokenizer.encode(prompt, { truncate }).count,
+    seed: request.seed,
+  };
+  const method = subjects.length ? methodOf(request.guidance) : undefined;
+  using energy = method?.energy(context);
+  using edit = method?.edit?.(context);
+  // The same for every method, so that shares can be compared.
+  using measure = subjects.length
     ? new LayoutEnergy(
       backend,
       subjects,
-      sites.size,
-      [width, height],
-      method?.energy ?? ENERGY_DEFAULTS,
+      guidedSites(config, defaultSites(config)),
+      context.image,
     )
     : undefined;
 
@@ -276,14 +287,11 @@ export async function paint(
     { ...schedule, spacing },
     request.steps,
   );
-  const factor = pixelsPerCell(vae);
-  const guided = method && energy
-    ? Math.min(
-      method.steps,
-      request.steps - Number(method.placement === "after_step"),
-    )
-    : 0;
-  const passes = request.steps + guided * (method?.iterations ?? 0);
+  let passes = request.steps;
+  const guided = request.steps - Number(method?.placement === "after_step");
+  for (let i = 0; method && i < guided; i++) {
+    passes += method.iterations(i, request.steps);
+  }
   const { memory = {} } = options;
   let done = 0;
   const steps: GenerateReport["steps"][number][] = [];
@@ -293,10 +301,9 @@ export async function paint(
     guidanceScale: request.guidanceScale,
     scheduler,
     noise: options.noise ?? seededNoise(backend, request.seed),
-    shape: [1, unet.config.inChannels, height / factor, width / factor],
-    energy,
-    sites,
-    method,
+    shape: [1, config.inChannels, ...grid],
+    measure,
+    guide: method && energy && { method, energy, edit },
     together: memory.together,
     recompute: memory.recompute,
     signal: options.signal,

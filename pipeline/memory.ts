@@ -113,17 +113,8 @@ export async function estimateMemory(
 ): Promise<MemoryEstimate> {
   using plan = new Plan(maxTensorBytes);
   const networks = await planNetworks(plan, model, choice.weights);
-  // Steps are alike: one that is guided, if any is, and one that is not.
-  const { guidance } = request;
-  const short: FullRequest = {
-    ...request,
-    steps: Math.min(2, request.steps),
-    guidance: guidance.method === "none" ? guidance : {
-      ...guidance,
-      steps: Math.min(1, guidance.steps),
-      iterations: 1,
-    },
-  };
+  // Steps are alike, and a guided one has also what one without guidance has.
+  const short: FullRequest = { ...request, steps: Math.min(2, request.steps) };
   const { report } = await paint(networks, short, { memory: choice });
   return {
     ...report.memory,

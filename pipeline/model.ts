@@ -30,7 +30,8 @@ import {
   pixelsPerCell,
   promptOf,
 } from "./generate.ts";
-import { guidedSites } from "./guidance/winwinlay.ts";
+import { methodOf } from "./guidance/methods.ts";
+import { WINWINLAY } from "./guidance/winwinlay.ts";
 import {
   chooseMemory,
   limitsOf,
@@ -48,7 +49,6 @@ import {
   type FullRequest,
   type GenerateRequest,
   PAPER,
-  type Preset,
   type RequestLimits,
 } from "./request.ts";
 import {
@@ -275,7 +275,7 @@ export function checkForModel(
     }
   }
   const matches = matchRegions(tokenizers, text, regions, truncate);
-  if (guidance.method === "winwinlay") guidedSites(unet, guidance.sites);
+  methodOf(guidance)?.check(unet);
   return { ...checked, notes, matches };
 }
 
@@ -430,7 +430,11 @@ async function readFacts(
     const schedule = scheduleConfig(scheduler, `${name}/scheduler`);
     const multiple = pixelsPerCell({ config: vae });
     const side = unet.sampleSize * multiple;
-    const own = xl ? SDXL : PAPER;
+    const own = {
+      ...PAPER,
+      guidanceScale: xl ? SDXL_SCALE : PAPER.guidanceScale,
+      guidance: { ...PAPER.guidance, ...WINWINLAY.defaultsFor?.(unet) },
+    };
     return {
       name,
       configs,
@@ -455,6 +459,7 @@ async function readFacts(
         },
         mostSteps: schedule.trainSteps,
         takesSizes: xl,
+        unet,
       },
     };
   } catch (cause) {
@@ -464,15 +469,8 @@ async function readFacts(
   }
 }
 
-/**
- * Where SDXL starts: scale 5, diffusers' default for it, and of the sites that the paper's rule would
- * give it (40) those of the middle and of the first transformer on the way up (20).
- */
-const SDXL: Preset = {
-  ...PAPER,
-  guidanceScale: 5,
-  guidance: { ...PAPER.guidance, sites: "first_up_only" },
-};
+/** Scale of classifier-free guidance for SDXL: diffusers' default for it. */
+const SDXL_SCALE = 5;
 
 async function readTokenizer(
   folder: Checkpoint,

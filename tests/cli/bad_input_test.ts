@@ -89,7 +89,29 @@ const OPTIONS: readonly Row[] = [
     2,
     /Cannot use --sed: generate has no such option; did you mean --seed\?/,
   ],
-  [[...CAR, "--guidance"], 2, /did you mean --guidance-scale\?/],
+  [[...CAR, "--guidance-scal", "3"], 2, /did you mean --guidance-scale\?/],
+  [[...CAR, "--guidance"], 2, /--guidance: it must have a value, KEY=VALUE/],
+  [
+    [...CAR, "--guidance", "snr"],
+    2,
+    /--guidance: it must be KEY=VALUE, such as iterations=3: current "snr"/,
+  ],
+  [
+    [...CAR, "--guidance", "snrr=1"],
+    2,
+    /--guidance snrr: winwinlay has no such option: .*did you mean snr\?/,
+  ],
+  [
+    [...CAR, "--guidance", "stop-below=soon"],
+    2,
+    /--guidance stopBelow: it must be a number or none: current "soon"/,
+  ],
+  [
+    [...CAR, "--snr", "1", "--guidance", "snr=2"],
+    2,
+    /--guidance snr: snr must be given once/,
+  ],
+  [["methods", "winwinley"], 2, /must be winwinlay .*did you mean winwinlay/],
   [[...CAR, "-x"], 2, /Cannot use -x: .*did you mean -[oh]\?/],
   [
     ["demo", "--prompt", "x"],
@@ -174,7 +196,7 @@ const OPTIONS: readonly Row[] = [
   [
     [...CAR, "--method", "winlay"],
     2,
-    /--method: it must be winwinlay or none: .*did you mean winwinlay\?/,
+    /--method: it must be winwinlay or .*none: .*did you mean winwinlay\?/,
   ],
   [[...CAR, "--preset", "best"], 2, /--preset: it must be model or paper/],
   [[...CAR, "--heads", "mean_maps"], 2, /did you mean mean_map\?/],
