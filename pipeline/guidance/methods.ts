@@ -1,8 +1,16 @@
 /** Guidance methods by name: those that come with the library, and those that a program adds. */
 import { checkObject, checkOneOf } from "../check_values.ts";
 import type { UnetConfig } from "../unet.ts";
+import {
+  ATTENTION_REFOCUSING,
+  type AttentionRefocusingOptions,
+} from "./attention_refocusing.ts";
+import { BOXDIFF, type BoxDiffOptions } from "./boxdiff.ts";
+import { CSG, type CsgOptions } from "./csg.ts";
+import { LAYOUT_CONTROL, type LayoutControlOptions } from "./layout_control.ts";
 import type { GuidanceMethod, MethodSpec } from "./method.ts";
 import type { Option } from "./options.ts";
+import { RNB, type RnbOptions } from "./rnb.ts";
 import { WINWINLAY, type WinWinLayOptions } from "./winwinlay.ts";
 
 /**
@@ -12,6 +20,16 @@ import { WINWINLAY, type WinWinLayOptions } from "./winwinlay.ts";
 export interface GuidanceOptions {
   /** See `WinWinLayOptions`. */
   readonly winwinlay: WinWinLayOptions;
+  /** See `LayoutControlOptions`. */
+  readonly "layout-control": LayoutControlOptions;
+  /** See `AttentionRefocusingOptions`. */
+  readonly "attention-refocusing": AttentionRefocusingOptions;
+  /** See `RnbOptions`. */
+  readonly rnb: RnbOptions;
+  /** See `CsgOptions`. */
+  readonly csg: CsgOptions;
+  /** See `BoxDiffOptions`. */
+  readonly boxdiff: BoxDiffOptions;
 }
 
 /** A method with every option, or none. */
@@ -72,7 +90,14 @@ export function registerMethod<O extends object>(spec: MethodSpec<O>): void {
   METHODS.set(name, spec);
 }
 
-const BUILT_IN: readonly MethodSpec[] = [WINWINLAY];
+const BUILT_IN: readonly MethodSpec[] = [
+  WINWINLAY,
+  LAYOUT_CONTROL,
+  ATTENTION_REFOCUSING,
+  RNB,
+  CSG,
+  BOXDIFF,
+];
 for (const spec of BUILT_IN) registerMethod(spec);
 
 /** Names of the methods that there are. */

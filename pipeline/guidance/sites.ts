@@ -57,6 +57,48 @@ export function chosenSites(
   return all.filter((site) => choice.some((name) => named(name)(site)));
 }
 
+/**
+ * `chosenSites` for a method that averages their maps.
+ *
+ * @throws {RangeError} If a listed site is not one of the UNet's, or two have different grids.
+ */
+export function sitesOfOneGrid(
+  config: UnetConfig,
+  choice: SiteChoice,
+): AttentionSite[] {
+  const sites = chosenSites(config, choice);
+  const other = sites.find(({ level }) => level !== sites[0]!.level);
+  if (other === undefined) return sites;
+  throw new RangeError(
+    `Cannot average attention: sites must have one grid: current ones are those of ${
+      sites[0]!.id
+    } and ${other.id}`,
+  );
+}
+
+/** The self-attention sites of the blocks whose cross-attention a choice names. */
+export function besideOf(
+  config: UnetConfig,
+  choice: SiteChoice,
+): AttentionSite[] {
+  const blockOf = (id: string): string => id.slice(0, id.lastIndexOf("."));
+  const blocks = chosenSites(config, choice).map(({ id }) => blockOf(id));
+  return attentionSites(config).filter(({ id, kind }) =>
+    kind === "self" && blocks.includes(blockOf(id))
+  );
+}
+
+/** Sites with what belongs to them, in the order of execution. */
+export function inOrder<T>(
+  config: UnetConfig,
+  entries: readonly (readonly [site: string, value: T])[],
+): Map<string, T> {
+  const order = attentionSites(config).map(({ id }) => id);
+  return new Map(
+    entries.toSorted(([a], [b]) => order.indexOf(a) - order.indexOf(b)),
+  );
+}
+
 /** The ids of `chosenSites`, cross-attention. */
 export function guidedSites(
   config: UnetConfig,
