@@ -152,6 +152,7 @@ export {
   registerMethod,
 } from "./pipeline/guidance/methods.ts";
 export {
+  type Bounds,
   choice,
   flag,
   nameOrNumber,
@@ -159,6 +160,7 @@ export {
   type OptionTable,
   orNone,
   pair,
+  rasterChoice,
   real,
   siteChoice,
   whole,
@@ -175,6 +177,32 @@ export {
   type DeviceEnergyOptions,
 } from "./pipeline/guidance/device_energy.ts";
 export { gradientStep } from "./pipeline/guidance/gradient_step.ts";
+export {
+  hostEnergy,
+  type HostEnergyOptions,
+  type HostLoss,
+  type SiteMap,
+  siteMean,
+} from "./pipeline/guidance/maps/host_energy.ts";
+export type { Grid, Mapped } from "./pipeline/guidance/maps/mapped.ts";
+export { whileAbove } from "./pipeline/guidance/stop.ts";
+export {
+  ATTENTION_REFOCUSING,
+  ATTENTION_REFOCUSING_DEFAULTS,
+  type AttentionRefocusingOptions,
+} from "./pipeline/guidance/attention_refocusing.ts";
+export {
+  BOXDIFF,
+  BOXDIFF_DEFAULTS,
+  type BoxDiffOptions,
+} from "./pipeline/guidance/boxdiff.ts";
+export { CSG, CSG_DEFAULTS, type CsgOptions } from "./pipeline/guidance/csg.ts";
+export {
+  LAYOUT_CONTROL,
+  LAYOUT_CONTROL_DEFAULTS,
+  type LayoutControlOptions,
+} from "./pipeline/guidance/layout_control.ts";
+export { RNB, RNB_DEFAULTS, type RnbOptions } from "./pipeline/guidance/rnb.ts";
 export {
   WINWINLAY,
   winwinlay,

@@ -1,5 +1,5 @@
 /** The building blocks of UNet and VAE: resnets, transformers, down- and upsampling. */
-import { attention, type AttentionOptions } from "../kernels/attention.ts";
+import { attention } from "../kernels/attention.ts";
 import type { Tensor } from "../kernels/backend.ts";
 import { conv, conv3x3 } from "../kernels/conv.ts";
 import { geglu } from "../kernels/geglu.ts";
@@ -17,7 +17,9 @@ export interface ProbeHooks {
   /** Their log-probabilities `[batch, heads, keys, cells]`; the receiver disposes them. */
   readonly onProbe?: (site: string, logProbs: Tensor) => void;
   /** How attention is changed at a site; not while a tape records. See `attention`. */
-  readonly edit?: (site: string) => AttentionOptions["edit"];
+  readonly edit?: (
+    site: string,
+  ) => ((probabilities: Tensor, first: number) => void) | undefined;
   /**
    * Which transformer blocks, named like `mid_block.attentions.0.transformer_blocks.0.`, keep only
    * their input on a tape and are run again on the way back.

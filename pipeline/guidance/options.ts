@@ -40,8 +40,10 @@ export type OptionTable<O> = {
 };
 
 /** Bounds of a number, both included. */
-interface Bounds {
+export interface Bounds {
+  /** The smallest. */
   readonly least?: number;
+  /** The largest. */
   readonly most?: number;
 }
 
