@@ -111,6 +111,31 @@ const OPTIONS: readonly Row[] = [
     2,
     /--guidance snr: snr must be given once/,
   ],
+  [
+    [...CAR, "--method", "csgg"],
+    2,
+    /--method: it must be .*did you mean csg\?/,
+  ],
+  [
+    [...CAR, "--method", "csg", "--snr", "0.1"],
+    2,
+    /--snr: csg has no such option: current ones are steps, .*did you mean \w+\?/,
+  ],
+  [
+    [...CAR, "--method", "csg", "--tokens", "mean_energy"],
+    2,
+    /--tokens: it must be last or mean_map: current "mean_energy"/,
+  ],
+  [
+    [...CAR, "--method", "csg", "--guidance", "redistribute=yes"],
+    2,
+    /--guidance redistribute: it must be on or off: current "yes"/,
+  ],
+  [
+    [...CAR, "--method", "boxdiff", "--sites", "middle_and_first_up"],
+    2,
+    /Cannot average attention: sites must have one grid/,
+  ],
   [["methods", "winwinley"], 2, /must be winwinlay .*did you mean winwinlay/],
   [[...CAR, "-x"], 2, /Cannot use -x: .*did you mean -[oh]\?/],
   [

@@ -4,7 +4,13 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import project from "../../deno.json" with { type: "json" };
-import { decodePng, encodePng, WINWINLAY_DEFAULTS } from "../../mod.ts";
+import {
+  CSG_DEFAULTS,
+  decodePng,
+  encodePng,
+  methodNames,
+  WINWINLAY_DEFAULTS,
+} from "../../mod.ts";
 import { tempFolder } from "../weights/temp_folder.ts";
 import { bytesOf, filesIn, modelWith, run, runChild } from "./harness.ts";
 
@@ -53,6 +59,23 @@ test("help of generate has an option for every option of the method", () => {
   );
   const listed = FLAGS["generate"]!.split(" ");
   assert.deepEqual(dashed.filter((name) => !listed.includes(name)), []);
+});
+
+test("methods lists the methods, and every option of one", async () => {
+  const { code, out } = await run(["methods"]);
+  assert.equal(code, 0);
+  for (const name of methodNames()) {
+    assert.ok(out.some((line) => line.startsWith(`${name}: `)), name);
+  }
+  const lines = (await run(["methods", "csg", "--json"])).out;
+  const { name, options } = JSON.parse(lines[0]!);
+  assert.equal(name, "csg");
+  assert.deepEqual(
+    Object.fromEntries(
+      options.map((o: { key: string; default: unknown }) => [o.key, o.default]),
+    ),
+    CSG_DEFAULTS,
+  );
 });
 
 test("the overview names every command, on stderr when no command is given", async () => {
