@@ -17,21 +17,21 @@ const KERNEL: Kernel = {
 };
 
 /**
- * In place: the chosen tokens' probabilities are summed, the sum goes to each of them times its mask, and
- * every query's probabilities are scaled to sum to 1 again.
+ * In place: the chosen tokens' weights are summed, the sum goes to each of them times its mask, and every
+ * query's weights are scaled to the sum that they had.
  *
- * @param probabilities `[batch heads, keys, some queries]`.
+ * @param weights Attention weights, `[batch heads, keys, some queries]`.
  * @param first The first of the queries.
  * @param tokens Key numbers `[tokens]`, all different.
  * @param mask `[tokens, all queries]`.
  */
 export function redistribute(
-  probabilities: Tensor,
+  weights: Tensor,
   first: number,
   tokens: Tensor,
   mask: Tensor,
 ): void {
-  const [z = 0, keys = 0, columns = 0] = probabilities.shape;
+  const [z = 0, keys = 0, columns = 0] = weights.shape;
   const [, queries = 0] = mask.shape;
   expectShape(mask, [tokens.size, queries], "redistribute");
   if (first + columns > queries) {
@@ -41,8 +41,8 @@ export function redistribute(
       }: current shape is [${mask.shape}]`,
     );
   }
-  probabilities.backend.dispatch(KERNEL, {
-    bind: [probabilities, tokens, mask],
+  weights.backend.dispatch(KERNEL, {
+    bind: [weights, tokens, mask],
     params: {
       count: z * columns,
       keys,

@@ -1,6 +1,6 @@
-// redistribute: in each column of probabilities the chosen tokens give what they have in all, S, to those
-// of them whose mask covers the query, and the column is scaled back to sum to 1:
-//   P[i] = mask[i, n] S for the tokens, then P = P / sum P
+// redistribute: in each column of attention weights the chosen tokens give what they have in all, S, to
+// those of them whose mask covers the query, and the column is scaled back to the sum it had:
+//   W[i] = mask[i, n] S for the tokens, then W = W (sum before) / (sum now)
 override WG: u32 = 64u;
 struct Params { count: u32, keys: u32, columns: u32, queries: u32, first: u32, tokens: u32 }
 @group(0) @binding(0) var<storage, read_write> s: array<f32>; // [z, keys, columns]
@@ -14,6 +14,8 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   if (i >= p.count) { return; }
   let column = i % p.columns;
   let start = i / p.columns * p.keys * p.columns + column;
+  var before = 0.0;
+  for (var k = 0u; k < p.keys; k++) { before += s[start + k * p.columns]; }
   var share = 0.0;
   for (var t = 0u; t < p.tokens; t++) { share += s[start + u32(chosen[t]) * p.columns]; }
   for (var t = 0u; t < p.tokens; t++) {
@@ -21,5 +23,6 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   }
   var total = 0.0;
   for (var k = 0u; k < p.keys; k++) { total += s[start + k * p.columns]; }
-  for (var k = 0u; k < p.keys; k++) { s[start + k * p.columns] /= max(total, 1e-30); }
+  let scale = before / max(total, 1e-30);
+  for (var k = 0u; k < p.keys; k++) { s[start + k * p.columns] *= scale; }
 }

@@ -12,6 +12,8 @@ export function redistributeRef(
     const column = i % columns;
     const at = (key: number): number =>
       (Math.floor(i / columns) * keys + key) * columns + column;
+    let before = 0;
+    for (let k = 0; k < keys; k++) before += s[at(k)]!;
     let share = 0;
     for (const key of chosen) share += s[at(key)]!;
     chosen.forEach((key, t) => {
@@ -19,6 +21,6 @@ export function redistributeRef(
     });
     let total = 0;
     for (let k = 0; k < keys; k++) total += s[at(k)]!;
-    for (let k = 0; k < keys; k++) s[at(k)]! /= Math.max(total, 1e-30);
+    for (let k = 0; k < keys; k++) s[at(k)]! *= before / Math.max(total, 1e-30);
   }
 }

@@ -19,7 +19,7 @@ export interface ProbeHooks {
   /** How attention is changed at a site; not while a tape records. See `attention`. */
   readonly edit?: (
     site: string,
-  ) => ((probabilities: Tensor, first: number) => void) | undefined;
+  ) => ((weights: Tensor, first: number) => void) | undefined;
   /**
    * Which transformer blocks, named like `mid_block.attentions.0.transformer_blocks.0.`, keep only
    * their input on a tape and are run again on the way back.

@@ -331,8 +331,7 @@ function redistribution(
   return {
     at: (site, step) =>
       step < options.redistributeSteps && names.has(site)
-        ? (probabilities, first) =>
-          redistribute(probabilities, first, tokens, mask)
+        ? (weights, first) => redistribute(weights, first, tokens, mask)
         : undefined,
     [Symbol.dispose]() {
       tokens.dispose();

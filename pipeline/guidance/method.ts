@@ -101,12 +101,12 @@ export type UpdateRule = (
 ) => Tensor;
 
 /**
- * Changes attention probabilities in place.
+ * Changes attention weights in place; the sum over the keys must stay as it is.
  *
- * @param probabilities Some queries' of all heads, `[batch heads, keys, queries]`.
+ * @param weights Some queries' of all heads, `[batch heads, keys, queries]`.
  * @param first The first of the queries.
  */
-export type AttentionEdit = (probabilities: Tensor, first: number) => void;
+export type AttentionEdit = (weights: Tensor, first: number) => void;
 
 /** Changes attention in the denoising passes, in both branches of classifier-free guidance. */
 export interface ForwardEdit extends Disposable {

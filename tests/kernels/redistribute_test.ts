@@ -23,7 +23,7 @@ function probabilities(z: number, keys: number, queries: number): Input {
   return { data, shape: [z, keys, queries] };
 }
 
-/** The same by matrices: `D^-1 (I - C + C M) P` column by column, with M the masks times ones. */
+/** What should come out, column by column. */
 function formula(
   p: Input,
   tokens: readonly number[],
@@ -44,8 +44,12 @@ function formula(
         const t = tokens.indexOf(j);
         return t < 0 ? v : pool * mask[t * queries + first + u]!;
       });
-      const sum = moved.reduce((a, b) => a + b);
-      moved.forEach((v, j) => out[(h * keys + j) * columns + u] = v / sum);
+      const [before, now] = [column, moved].map((list) =>
+        list.reduce((a, b) => a + b)
+      ) as [number, number];
+      moved.forEach((v, j) =>
+        out[(h * keys + j) * columns + u] = v * before / now
+      );
     }
   }
   return out;
@@ -61,6 +65,7 @@ const CASES = [
 for (const { z, keys, columns, tokens, first, queries } of CASES) {
   test(`redistribute() matches its definition: ${z} x ${keys} x ${columns}`, async () => {
     const p = probabilities(z, keys, columns);
+    p.data.forEach((v, i) => p.data[i] = 3 * v); // the sum need not be 1
     const mask = rand(5, tokens.length * queries, 2).map((v) => Number(v > 0));
     await checkOp("redistribute", {
       inputs: [
