@@ -149,6 +149,7 @@ export {
   methodNamed,
   methodNames,
   methodOf,
+  type MethodPresets,
   registerMethod,
 } from "./pipeline/guidance/methods.ts";
 export {

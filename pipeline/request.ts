@@ -11,6 +11,9 @@ import {
   checkGuidance,
   type FullGuidance,
   type GuidanceRequest,
+  methodNamed,
+  methodNames,
+  type MethodPresets,
 } from "./guidance/methods.ts";
 import {
   WINWINLAY_DEFAULTS,
@@ -71,6 +74,8 @@ export interface Preset {
   readonly guidanceScale: number;
   /** Layout guidance. */
   readonly guidance: WinWinLayOptions;
+  /** The same for other methods, where they need values of their own. */
+  readonly methods?: MethodPresets;
 }
 
 /** The settings of the paper: SD1.5, 50 DDIM steps, scale 7.5, 10 guided steps of 4 iterations. */
@@ -251,7 +256,7 @@ export function checkRequest(
       ...checkSizes(input, limits, [width, height]),
       guidance: checkGuidance(
         input.guidance ?? {},
-        { winwinlay: defaults.guidance },
+        { ...defaults.methods, winwinlay: defaults.guidance },
         preset === "paper" ? undefined : limits.unet,
       ),
     },
@@ -301,7 +306,14 @@ export function checkPreset(value: unknown, name: string): Preset {
       "steps",
       "guidanceScale",
       "guidance",
+      "methods",
     ]);
+    const others = methodNames().filter((method) => method !== "winwinlay");
+    const methods = checkObject(input.methods ?? {}, "methods", others);
+    for (const [method, options] of Object.entries(methods)) {
+      const keys = Object.keys(methodNamed(method)!.options);
+      checkGuidance({ ...checkObject(options, method, keys), method });
+    }
     const guidance = checkGuidance(input.guidance ?? {});
     if (guidance.method !== "winwinlay") {
       throw new RangeError(
@@ -320,6 +332,7 @@ export function checkPreset(value: unknown, name: string): Preset {
         100,
       ),
       guidance: options,
+      methods: methods as MethodPresets,
     };
   } catch (cause) {
     throw new SyntaxError(`Cannot read ${name}: ${(cause as Error).message}`, {

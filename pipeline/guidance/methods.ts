@@ -32,6 +32,11 @@ export interface GuidanceOptions {
   readonly boxdiff: BoxDiffOptions;
 }
 
+/** Values by method that go over its own defaults, such as step sizes that suit a model. */
+export type MethodPresets = {
+  readonly [M in keyof GuidanceOptions]?: Partial<GuidanceOptions[M]>;
+};
+
 /** A method with every option, or none. */
 export type FullGuidance =
   | { readonly method: "none" }
@@ -126,9 +131,7 @@ export function methodOf(guidance: FullGuidance): GuidanceMethod | undefined {
  */
 export function checkGuidance(
   value: unknown,
-  presets: {
-    readonly [M in keyof GuidanceOptions]?: Partial<GuidanceOptions[M]>;
-  } = {},
+  presets: MethodPresets = {},
   config?: UnetConfig,
 ): FullGuidance {
   const input = value as { method?: unknown } | null;

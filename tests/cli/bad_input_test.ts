@@ -578,6 +578,12 @@ const WEIGHTS: readonly Row[] = [
     /Cannot read .*winwinlay.json: .*"snrr"/,
     model(() => ({ "winwinlay.json": '{"guidance":{"snrr":1}}' })),
   ],
+  [
+    MODEL,
+    3,
+    /Cannot read .*winwinlay.json: .*csg: .*"scal"/,
+    model(() => ({ "winwinlay.json": '{"methods":{"csg":{"scal":1}}}' })),
+  ],
   [MODEL, 3, /vocab.json/, model(() => ({ "tokenizer/vocab.json": "{}" }))],
   [
     MODEL,
