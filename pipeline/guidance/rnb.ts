@@ -16,7 +16,7 @@
  * Where we differ: the sampler is the request's (theirs is DDIM without the offset of 1, and has a long
  * negative prompt); a phrase's tokens are found by its pieces; maps are enlarged to the latent's grid, 64x64
  * at 512x512 as in the code; a box too small for one cell counts as the nearest cell (NaN there); a map
- * without any contrast counts as 0 (NaN there).
+ * without any contrast counts as 0, and a rectangle of one row or column adds no region gradient (NaN there).
  *
  * @see Xiao et al. 2024, arXiv:2310.08872; StevenShaw1999/RnB at 251d9f8.
  */
