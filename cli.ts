@@ -46,6 +46,7 @@ import { generate } from "./cli/generate.ts";
 import { inspect } from "./cli/inspect.ts";
 import type { Io } from "./cli/io.ts";
 import { METHOD_FLAGS } from "./cli/method.ts";
+import { methods } from "./cli/methods.ts";
 import { REQUEST_FLAGS } from "./cli/request.ts";
 import { weights } from "./cli/weights.ts";
 
@@ -114,7 +115,7 @@ const MODEL_FLAGS: Command["flags"][number] = [
 /** Sections of the commands that paint with one method. */
 const PAINTING_FLAGS: Command["flags"] = [
   MODEL_FLAGS,
-  ["The method; in brackets the paper's value", METHOD_FLAGS],
+  ["The method; in brackets WinWinLay's value in the paper", METHOD_FLAGS],
   ["Other", COMMON_FLAGS],
 ];
 
@@ -282,6 +283,14 @@ const COMMANDS: Readonly<Record<string, Command>> = {
     ]]],
     words: 1000,
     run: weights,
+  },
+  methods: {
+    about: "guidance methods and their options",
+    example: "methods",
+    usage: "methods [NAME]",
+    flags: [["Options", [JSON_FLAG, ...COMMON_FLAGS]]],
+    words: 1,
+    run: methods,
   },
   doctor: {
     about: "adapters, limits, and a test of each backend",

@@ -79,12 +79,10 @@ export {
 export { decodeLatent } from "./pipeline/decode.ts";
 export { metadata, promptOf, REQUEST_KEY } from "./pipeline/metadata.ts";
 export {
-  checkGuidance,
   checkPreset,
   checkRequest,
   type FullRequest,
   type GenerateRequest,
-  type GuidanceRequest,
   PAPER,
   type Preset,
   type PresetName,
@@ -151,23 +149,99 @@ export {
 export {
   ENERGY_DEFAULTS,
   type EnergyOptions,
-  type EnergyReport,
   type EvaluatedMap,
   LayoutEnergy,
+  type LayoutReport,
+  type LayoutTerms,
   type Subject,
+  subjectEnergy,
 } from "./pipeline/energy.ts";
 export type {
+  AttentionEdit,
+  Energy,
+  EnergyContext,
+  EnergyReport,
+  EvaluatedEnergy,
+  ForwardEdit,
   GuidanceMethod,
+  GuidancePoint,
+  MethodSpec,
   UpdateContext,
+  UpdateRule,
 } from "./pipeline/guidance/method.ts";
 export {
+  checkGuidance,
+  type FullGuidance,
+  type GuidanceOptions,
+  type GuidanceRequest,
+  guidesSteps,
+  methodNamed,
+  methodNames,
+  methodOf,
+  type MethodPresets,
+  registerMethod,
+} from "./pipeline/guidance/methods.ts";
+export {
+  type Bounds,
+  choice,
+  flag,
+  nameOrNumber,
+  type Option,
+  type OptionTable,
+  orNone,
+  pair,
+  rasterChoice,
+  real,
+  siteChoice,
+  whole,
+} from "./pipeline/guidance/options.ts";
+export {
+  chosenSites,
   guidedSites,
+  SITE_SETS,
+  type SiteChoice,
+  type SiteSet,
+} from "./pipeline/guidance/sites.ts";
+export {
+  deviceEnergy,
+  type DeviceEnergyOptions,
+} from "./pipeline/guidance/device_energy.ts";
+export { gradientStep } from "./pipeline/guidance/gradient_step.ts";
+export {
+  hostEnergy,
+  type HostEnergyOptions,
+  type HostLoss,
+  type SiteMap,
+  siteMean,
+} from "./pipeline/guidance/maps/host_energy.ts";
+export type { Grid, Mapped } from "./pipeline/guidance/maps/mapped.ts";
+export { whileAbove } from "./pipeline/guidance/stop.ts";
+export {
+  ATTENTION_REFOCUSING,
+  ATTENTION_REFOCUSING_DEFAULTS,
+  type AttentionRefocusingOptions,
+} from "./pipeline/guidance/attention_refocusing.ts";
+export {
+  BOXDIFF,
+  BOXDIFF_DEFAULTS,
+  type BoxDiffOptions,
+} from "./pipeline/guidance/boxdiff.ts";
+export { CSG, CSG_DEFAULTS, type CsgOptions } from "./pipeline/guidance/csg.ts";
+export {
+  LAYOUT_CONTROL,
+  LAYOUT_CONTROL_DEFAULTS,
+  type LayoutControlOptions,
+} from "./pipeline/guidance/layout_control.ts";
+export { RNB, RNB_DEFAULTS, type RnbOptions } from "./pipeline/guidance/rnb.ts";
+export {
+  WINWINLAY,
   winwinlay,
   WINWINLAY_DEFAULTS,
   type WinWinLayOptions,
 } from "./pipeline/guidance/winwinlay.ts";
 export { type NoiseSource, seededNoise } from "./pipeline/noise.ts";
 export {
+  type Guide,
   type InnerReport,
   sample,
   type SampledStep,

@@ -10,10 +10,12 @@ import {
   energySvg,
   type FullRequest,
   type GenerateRequest,
+  guidesSteps,
   metadata,
   type Model,
   type Prediction,
   type StepInfo,
+  subjectEnergy,
 } from "../mod.ts";
 import { AttentionAlbum, checkAttentionFolder } from "./attention.ts";
 import { seedsOf } from "./batch_jobs.ts";
@@ -207,9 +209,7 @@ async function checkExtras(
   const maps = flags.text("attention-maps");
   const force = flags.has("force");
   if (maps !== undefined) await checkAttentionFolder(maps, request, { force });
-  const guided = guidance.method !== "none" && regions.length > 0 &&
-    guidance.steps > 0 &&
-    (guidance.placement === "before_step" || request.steps > 1);
+  const guided = regions.length > 0 && guidesSteps(guidance, request.steps);
   if (flags.has("energy-svg") && !guided) {
     throw new UsageError(
       "Cannot draw energies: with --energy-svg there must be a box and a guided step: current 0",
@@ -223,13 +223,15 @@ function stepLine(
 ): Record<string, unknown> {
   const last = inner.at(-1);
   const regionEnergies =
-    last?.subjects.map(({ aef, nap }) => aef + last.rho * nap) ?? null;
+    last?.subjects.map((terms) => subjectEnergy(terms, last.rho) ?? null) ??
+      null;
   return {
     step,
     seed,
     timestep,
     energy: energy ?? null,
     regionEnergies,
+    regionTerms: last?.subjects ?? null,
     regionShares,
   };
 }

@@ -13,7 +13,7 @@ import {
   SPACINGS,
 } from "../mod.ts";
 import { asUsage, type Flag, type Flags, UsageError } from "./flags.ts";
-import { readMethod } from "./method.ts";
+import { METHOD_FLAG, readMethod } from "./method.ts";
 
 const MOST_BYTES = 256 * 2 ** 20; // of a layout or a PNG
 
@@ -106,12 +106,7 @@ export const REQUEST_FLAGS: readonly Flag[] = [
     choices: ["model", "paper"],
     help: "settings to start from: the model's own, or the paper's (model)",
   },
-  {
-    name: "method",
-    value: "NAME",
-    choices: ["winwinlay", "none"],
-    help: "how boxes guide (winwinlay)",
-  },
+  METHOD_FLAG,
 ];
 
 /**
@@ -232,8 +227,9 @@ async function maskOf(path: string): Promise<Mask> {
 }
 
 function readGuidance(flags: Flags, base: unknown): unknown {
-  const given = readMethod(flags);
   const method = flags.text("method");
+  const named = (base as { method?: unknown } | undefined)?.method;
+  const given = readMethod(flags, method ?? String(named ?? "winwinlay"));
   if (method === undefined && Object.keys(given).length === 0) return base;
   // Not an object: the check of the request says so.
   if (typeof base !== "object" || base === null || Array.isArray(base)) {

@@ -78,6 +78,14 @@ export interface AttentionOptions {
   readonly causal?: boolean;
   /** Keys whose log-probabilities are wanted. */
   readonly probe?: readonly number[] | undefined;
+  /**
+   * Changes the weights `[batch heads, keys, queries]` of some queries, from `first` on, in place before
+   * they meet the values. They are probabilities but for a factor per query, and must keep their sum.
+   * Probes see what was before. Not differentiable: no tape may record.
+   */
+  readonly edit?:
+    | ((weights: Tensor, first: number) => void)
+    | undefined;
   /** Most bytes of scores held at once, to test the chunking. */
   readonly chunkBytes?: number;
 }
@@ -124,6 +132,11 @@ export function attention(
     }
   }
   const backend = q.backend;
+  if (options.edit && backend.tape) {
+    throw new RangeError(
+      "Cannot edit attention: no tape must record: current one does",
+    );
+  }
   const width = channels / heads;
   const z = batch * heads;
   const scale = 1 / Math.sqrt(width);
@@ -167,6 +180,7 @@ export function attention(
   const out = backend.alloc(q.shape);
   for (const [first, columns] of chunks) {
     using s = exponentials(first, columns, stats, false);
+    options.edit?.(s, first);
     gemm(
       [width, columns, keys],
       { tensor: v, ...perKey },

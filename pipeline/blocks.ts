@@ -16,6 +16,10 @@ export interface ProbeHooks {
   readonly probe?: (site: string) => readonly number[] | undefined;
   /** Their log-probabilities `[batch, heads, keys, cells]`; the receiver disposes them. */
   readonly onProbe?: (site: string, logProbs: Tensor) => void;
+  /** How attention is changed at a site; not while a tape records. See `attention`. */
+  readonly edit?: (
+    site: string,
+  ) => ((weights: Tensor, first: number) => void) | undefined;
   /**
    * Which transformer blocks, named like `mid_block.attentions.0.transformer_blocks.0.`, keep only
    * their input on a tape and are run again on the way back.
@@ -242,6 +246,7 @@ function attend(
   const { out, logProbs } = attention(q, k, v, {
     heads,
     probe: hooks.probe?.(site),
+    edit: hooks.edit?.(site),
   });
   using attended = out;
   if (logProbs) hooks.onProbe?.(site, logProbs);

@@ -2,7 +2,7 @@
 import type { Backend, Tensor } from "../kernels/backend.ts";
 import { type EnergyTables, layoutEnergy } from "../kernels/layout_energy.ts";
 import { logMean } from "../kernels/log_mean.ts";
-import type { RasterMode } from "./raster.ts";
+import type { Box, RasterMode } from "./raster.ts";
 import {
   rasterizeShape,
   type Shape,
@@ -14,10 +14,24 @@ import {
 export interface Subject extends Shape {
   /** The phrase, for people. */
   readonly name: string;
+  /** Its boxes, or the one around its mask. */
+  readonly boxes: readonly Box[];
   /** Positions in the prompt's ids. */
   readonly tokens: readonly number[];
   /** Factor on its energy. Default 1. */
   readonly weight?: number | undefined;
+}
+
+/**
+ * Energy of one subject from its reported terms, `aef + rho nap`.
+ *
+ * @returns Undefined where the method's energy has other terms.
+ */
+export function subjectEnergy(
+  { aef, nap = 0 }: Readonly<Record<string, number>>,
+  rho = 0,
+): number | undefined {
+  return aef === undefined ? undefined : aef + rho * nap;
 }
 
 /** Choices of the non-local attention energy; the letters are those of the paper's open questions. */
@@ -55,19 +69,22 @@ export const ENERGY_DEFAULTS: EnergyOptions = {
   raster: "nearest",
 };
 
+/** Terms of one subject: means over sites, heads and tokens. */
+export type LayoutTerms = {
+  /** `(1 - share)^2`. */
+  readonly aef: number;
+  /** KL to the prior; 0 where rho is 0. */
+  readonly nap: number;
+  /** Share of the attention that lies in the boxes. */
+  readonly share: number;
+};
+
 /** Numbers of one evaluation, on the host. */
-export interface EnergyReport {
+export interface LayoutReport {
   /** `aef + rho nap`, reduced as the options say. */
   readonly energy: number;
-  /** Per subject: mean over sites, heads and tokens. */
-  readonly subjects: readonly {
-    /** `(1 - share)^2`. */
-    readonly aef: number;
-    /** KL to the prior; 0 where rho is 0. */
-    readonly nap: number;
-    /** Share of the attention that lies in the boxes. */
-    readonly share: number;
-  }[];
+  /** Per subject. */
+  readonly subjects: readonly LayoutTerms[];
 }
 
 /** One attention map with what its energy gave. */
@@ -87,12 +104,14 @@ export interface EvaluatedMap {
  * @see WinWinLay, arXiv:2506.15563, eq. 2, 12 and 13.
  */
 export class LayoutEnergy implements Disposable {
+  /** Where the maps live. */
+  readonly backend: Backend;
+  /** Attention sites to be evaluated, in the order of execution. */
+  readonly sites: readonly string[];
   /** Key positions to probe, subject after subject. */
   readonly probe: readonly number[];
-  readonly #backend: Backend;
   readonly #subjects: readonly Subject[];
   readonly #options: EnergyOptions;
-  readonly #sites: number;
   readonly #image: readonly [number, number];
   readonly #tables = new Map<string, EnergyTables>();
   readonly #runs: readonly number[];
@@ -103,22 +122,22 @@ export class LayoutEnergy implements Disposable {
    *
    * @param backend Where the maps live.
    * @param subjects What should be where.
-   * @param sites How many attention sites will be evaluated.
+   * @param sites Attention sites that will be evaluated.
    * @param image `[width, height]` in pixels, for `units: "pixels"`.
    */
   constructor(
     backend: Backend,
     subjects: readonly Subject[],
-    sites: number,
+    sites: readonly string[],
     image: readonly [number, number],
     options: EnergyOptions = ENERGY_DEFAULTS,
   ) {
-    this.#backend = backend;
+    this.backend = backend;
     this.#options = options;
     this.#subjects = subjects.map((s) =>
       options.tokens === "last" ? { ...s, tokens: s.tokens.slice(-1) } : s
     );
-    this.#sites = sites;
+    this.sites = sites;
     this.#image = image;
     this.probe = this.#subjects.flatMap((s) => s.tokens);
     this.#runs = this.#subjects.map((s) => s.tokens.length);
@@ -168,7 +187,7 @@ export class LayoutEnergy implements Disposable {
   }
 
   /** Sums up the terms of all sites, read from the backend. */
-  report(terms: readonly ArrayLike<number>[], rho: number): EnergyReport {
+  report(terms: readonly ArrayLike<number>[], rho: number): LayoutReport {
     const perToken = this.#options.tokens !== "mean_map";
     const subjects = this.#subjects.map(() => ({ aef: 0, nap: 0, share: 0 }));
     for (const site of terms) {
@@ -242,7 +261,7 @@ export class LayoutEnergy implements Disposable {
         : own;
       const rowCount = tokens === "mean_map" ? 1 : subject.tokens.length;
       const share = reduction === "mean"
-        ? 1 / (this.#subjects.length * this.#sites)
+        ? 1 / (this.#subjects.length * this.sites.length)
         : 1;
       const weight = this.#gate[i]
         ? (subject.weight ?? 1) * share / (heads * rowCount)
@@ -259,9 +278,9 @@ export class LayoutEnergy implements Disposable {
     const flat = (list: readonly Float64Array[]): Float32Array =>
       Float32Array.from(list.flatMap((x) => [...x]), (v) => Math.max(v, -2e30)); // no infinities in WGSL
     return {
-      mask: this.#backend.upload(flat(masks), [masks.length, cells]),
-      logTau: this.#backend.upload(flat(priors), [priors.length, cells]),
-      rows: this.#backend.upload(rows, [rows.length / 4, 4]),
+      mask: this.backend.upload(flat(masks), [masks.length, cells]),
+      logTau: this.backend.upload(flat(priors), [priors.length, cells]),
+      rows: this.backend.upload(rows, [rows.length / 4, 4]),
       mostPriors,
     };
   }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { subjectEnergy } from "./energy.ts";
 import type { GenerateReport } from "./generate.ts";
 
 /** A curve. */
@@ -50,10 +51,12 @@ const DARK = ["#56b4e9", "#ff9a52", "#2fd3a3", "#f0a6cf", "#f0e442", "#bbbbbb"];
 export function energySvg(
   { regions, steps }: Pick<GenerateReport, "regions" | "steps">,
 ): string {
-  const guided = steps.flatMap(({ inner, timestep }, i) =>
-    inner.length ? [{ inner, timestep, step: i + 1 }] : []
+  const guided = steps.flatMap(({ inner, timestep, shares }, i) =>
+    inner.length ? [{ inner, timestep, shares, step: i + 1 }] : []
   );
-  const updates = guided.flatMap(({ inner }) => inner);
+  const updates = guided.flatMap(({ inner, shares }) =>
+    inner.map((update) => ({ ...update, stepShares: shares }))
+  );
   if (updates.length === 0) {
     throw new RangeError(
       "Cannot draw energies: there must be a guided step: current 0",
@@ -67,17 +70,23 @@ export function energySvg(
       colour: `c${i % LIGHT.length}`,
       values: updates.map((update) => value(update, i)),
     }));
+  const known = updates.every(({ subjects }) =>
+    subjects.every((terms) => subjectEnergy(terms) !== undefined)
+  );
   const energies = [
     {
       name: "all together",
       colour: "all",
       values: updates.map(({ energy }) => energy),
     },
-    ...perRegion(({ rho, subjects }, i) =>
-      subjects[i]!.aef + rho * subjects[i]!.nap
-    ),
+    ...known
+      ? perRegion(({ rho, subjects }, i) => subjectEnergy(subjects[i]!, rho)!)
+      : [],
   ];
-  const shares = perRegion(({ subjects }, i) => subjects[i]!.share);
+  // Methods that do not report shares have those of the step's denoising pass.
+  const shares = perRegion(({ subjects, stepShares }, i) =>
+    subjects[i]!.share ?? stepShares[i]!
+  );
   const most = roundUp(Math.max(...energies.flatMap(({ values }) => values)));
   const panels: Panel[] = [
     {

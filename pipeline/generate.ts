@@ -22,14 +22,17 @@ import {
 } from "./best_of.ts";
 import { decodeLatent, pixelsPerCell } from "./decode.ts";
 import type { Picture } from "./bitmap_font.ts";
-import { ENERGY_DEFAULTS, LayoutEnergy, type Subject } from "./energy.ts";
-import { defaultSites, guidedSites, winwinlay } from "./guidance/winwinlay.ts";
+import { LayoutEnergy, type Subject } from "./energy.ts";
+import type { EnergyContext } from "./guidance/method.ts";
+import { methodOf } from "./guidance/methods.ts";
+import { defaultSites, guidedSites } from "./guidance/sites.ts";
 import type { Region } from "./layout.ts";
 import { type NoiseSource, seededNoise } from "./noise.ts";
 import { metadata, promptOf } from "./metadata.ts";
 import type { OnnxDecoder } from "./onnx_parts.ts";
 import { encodePng } from "./png.ts";
 import type { FullRequest } from "./request.ts";
+import { shapeBoxes } from "./shape.ts";
 import { type InnerReport, sample } from "./sampler.ts";
 import type { ScheduleConfig } from "./schedule_config.ts";
 import { makeScheduler } from "./scheduler.ts";
@@ -274,20 +277,17 @@ export async function paint(
   nextPhase();
 
   // regions -> energy
-  const method = request.guidance.method === "winwinlay"
-    ? winwinlay(request.guidance)
-    : undefined;
-  const sites = new Set(
-    method?.sites(unet.config) ??
-      guidedSites(unet.config, defaultSites(unet.config)),
-  );
+  const { config } = unet;
+  const factor = pixelsPerCell(vae);
+  const grid = [height / factor, width / factor] as const;
   const subjects = request.regions.map((region, i): Subject => ({
     name: region.phrase,
     tokens: matches[i]!.positions,
-    boxes: region.boxes,
+    boxes: shapeBoxes(region),
     mask: region.mask,
     weight: region.weight,
   }));
+  const method = subjects.length ? methodOf(request.guidance) : undefined;
 
   // noise -> latent, for each seed
   const { spacing = schedule.spacing } = request;
@@ -296,28 +296,37 @@ export async function paint(
     { ...schedule, spacing },
     request.steps,
   );
-  const factor = pixelsPerCell(vae);
-  const guided = method && subjects.length
-    ? Math.min(
-      method.steps,
-      request.steps - Number(method.placement === "after_step"),
-    )
-    : 0;
   const seeds = candidateSeeds(request);
-  const passes = seeds.length *
-    (request.steps + guided * (method?.iterations ?? 0));
+  let passes = request.steps;
+  const guided = request.steps - Number(method?.placement === "after_step");
+  for (let i = 0; method && i < guided; i++) {
+    passes += method.iterations(i, request.steps);
+  }
+  passes *= seeds.length;
   const { memory = {} } = options;
   let done = 0;
   const sampleSeed = async (
     seed: number,
   ): Promise<Sampled<GenerateReport["steps"][number]>> => {
-    using energy = subjects.length
+    const context: EnergyContext = {
+      backend,
+      config,
+      subjects,
+      image: [width, height],
+      grid,
+      textLength: cond.states.shape[2]!,
+      promptLength: 2 + text[0]!.tokenizer.encode(prompt, { truncate }).count,
+      seed,
+    };
+    using energy = method?.energy(context);
+    using edit = method?.edit?.(context);
+    // The same for every method, so that shares can be compared.
+    using measure = subjects.length
       ? new LayoutEnergy(
         backend,
         subjects,
-        sites.size,
-        [width, height],
-        method?.energy ?? ENERGY_DEFAULTS,
+        guidedSites(config, defaultSites(config)),
+        context.image,
       )
       : undefined;
     const steps: GenerateReport["steps"][number][] = [];
@@ -327,10 +336,9 @@ export async function paint(
       guidanceScale: request.guidanceScale,
       scheduler,
       noise: options.noise ?? seededNoise(backend, seed),
-      shape: [1, unet.config.inChannels, height / factor, width / factor],
-      energy,
-      sites,
-      method,
+      shape: [1, config.inChannels, ...grid],
+      measure,
+      guide: method && energy && { method, energy, edit },
       together: memory.together,
       recompute: memory.recompute,
       attention: options.onAttention !== undefined,

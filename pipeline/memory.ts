@@ -119,18 +119,12 @@ export async function estimateMemory(
 ): Promise<MemoryEstimate> {
   using plan = new Plan(maxTensorBytes);
   const networks = await planNetworks(plan, model, choice.weights);
-  // Steps are alike: one that is guided, if any is, and one that is not.
-  const { guidance } = request;
+  // Steps are alike, and a guided one has also what one without guidance has.
   const short: FullRequest = {
     ...request,
     steps: Math.min(2, request.steps),
     // Seeds are alike too: one is sampled while the best one before it is kept.
     ...(request.bestOf === undefined ? {} : { bestOf: 2 }),
-    guidance: guidance.method === "none" ? guidance : {
-      ...guidance,
-      steps: Math.min(1, guidance.steps),
-      iterations: 1,
-    },
   };
   const { report } = await paint(networks, short, { memory: choice });
   return {

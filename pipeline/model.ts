@@ -29,7 +29,8 @@ import {
   matchRegions,
   type Networks,
 } from "./generate.ts";
-import { guidedSites } from "./guidance/winwinlay.ts";
+import { methodOf } from "./guidance/methods.ts";
+import { WINWINLAY } from "./guidance/winwinlay.ts";
 import {
   chooseMemory,
   limitsOf,
@@ -48,7 +49,6 @@ import {
   type FullRequest,
   type GenerateRequest,
   PAPER,
-  type Preset,
   type RequestLimits,
 } from "./request.ts";
 import {
@@ -253,7 +253,7 @@ export function checkForModel(
   >,
 ): CheckedRequest {
   const checked = checkRequest(value, limits);
-  const { regions, negativePrompt, guidance, truncate } = checked.request;
+  const { regions, negativePrompt, truncate } = checked.request;
   const notes = [...checked.notes];
   const text = promptOf(checked.request);
   for (
@@ -275,22 +275,42 @@ export function checkForModel(
     }
   }
   const matches = matchRegions(tokenizers, text, regions, truncate);
-  if (guidance.method === "winwinlay") {
-    const sites = guidedSites(unet, guidance.sites);
-    const grids = siteGrids(unet, sites, [
-      checked.request.width / limits.multiple,
-      checked.request.height / limits.multiple,
-    ]);
-    regions.forEach((region, i) =>
-      notes.push(...checkCells(
-        region,
-        `region ${i} ${JSON.stringify(region.phrase)}`,
-        grids,
-        guidance.raster,
-      ))
+  notes.push(...checkShapes(checked.request, { unet, limits }));
+  return { ...checked, notes, matches };
+}
+
+/**
+ * Checks a request's guidance and shapes against the network that they guide.
+ *
+ * @returns What to tell about boxes that are smaller than a cell.
+ * @throws {RangeError} If a site is not there, or a region leaves no cell on a guided map.
+ */
+function checkShapes(
+  { guidance, regions, width, height }: FullRequest,
+  { unet, limits }: Pick<ModelFacts, "unet" | "limits">,
+): string[] {
+  const method = methodOf(guidance);
+  method?.check(unet);
+  if (!method) return [];
+  const { shapes } = method;
+  const name = (i: number): string =>
+    `region ${i} ${JSON.stringify(regions[i]!.phrase)}`;
+  if (!shapes) {
+    const masked = regions.findIndex(({ mask }) => mask);
+    if (masked < 0) return [];
+    throw new RangeError(
+      `Cannot guide mask of ${
+        name(masked)
+      } with ${guidance.method}: it must have boxes, which the energy of this method is made of: current shape is a mask; use winwinlay or layout-control`,
     );
   }
-  return { ...checked, notes, matches };
+  const grids = siteGrids(unet, shapes.sites(unet), [
+    width / limits.multiple,
+    height / limits.multiple,
+  ]);
+  return regions.flatMap((region, i) =>
+    checkCells(region, name(i), grids, shapes.raster)
+  );
 }
 
 /** What a backend offers, as far as anybody knows. */
@@ -462,7 +482,11 @@ async function readFacts(
     const schedule = scheduleConfig(scheduler, `${name}/scheduler`);
     const multiple = pixelsPerCell({ config: vae });
     const side = unet.sampleSize * multiple;
-    const own = xl ? SDXL : PAPER;
+    const own = {
+      ...PAPER,
+      guidanceScale: xl ? SDXL_SCALE : PAPER.guidanceScale,
+      guidance: { ...PAPER.guidance, ...WINWINLAY.defaultsFor?.(unet) },
+    };
     return {
       name,
       configs,
@@ -487,6 +511,7 @@ async function readFacts(
         },
         mostSteps: schedule.trainSteps,
         takesSizes: xl,
+        unet,
       },
     };
   } catch (cause) {
@@ -496,15 +521,8 @@ async function readFacts(
   }
 }
 
-/**
- * Where SDXL starts: scale 5, diffusers' default for it, and of the sites that the paper's rule would
- * give it (40) those of the middle and of the first transformer on the way up (20).
- */
-const SDXL: Preset = {
-  ...PAPER,
-  guidanceScale: 5,
-  guidance: { ...PAPER.guidance, sites: "first_up_only" },
-};
+/** Scale of classifier-free guidance for SDXL: diffusers' default for it. */
+const SDXL_SCALE = 5;
 
 async function readTokenizer(
   folder: Checkpoint,

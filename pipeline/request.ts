@@ -1,21 +1,29 @@
 /** One request object for library, command line and PNG metadata: types, defaults and strict checks. */
 import {
+  checkFlag,
+  checkObject,
+  checkOneOf,
+  checkReal,
+  checkText,
+  checkWhole,
+} from "./check_values.ts";
+import {
+  checkGuidance,
+  type FullGuidance,
+  type GuidanceRequest,
+  methodNamed,
+  methodNames,
+  type MethodPresets,
+} from "./guidance/methods.ts";
+import {
   WINWINLAY_DEFAULTS,
   type WinWinLayOptions,
 } from "./guidance/winwinlay.ts";
 import { type CheckedRegion, checkLayout, type Region } from "./layout.ts";
 import type { MicroConditioning } from "./conditioning.ts";
-import { nearest } from "./nearest.ts";
 import { type Spacing, SPACINGS } from "./schedule_config.ts";
 import { type SchedulerName, SCHEDULERS } from "./scheduler.ts";
-
-/** How the layout guides: WinWinLay with some of its options, or not at all. */
-export type GuidanceRequest =
-  | { readonly method: "none" }
-  | (
-    & { readonly method?: "winwinlay" }
-    & { readonly [K in keyof WinWinLayOptions]?: WinWinLayOptions[K] }
-  );
+import type { UnetConfig } from "./unet.ts";
 
 /** What a user asks for. Only the prompt is needed. */
 export interface GenerateRequest {
@@ -71,6 +79,8 @@ export interface Preset {
   readonly guidanceScale: number;
   /** Layout guidance. */
   readonly guidance: WinWinLayOptions;
+  /** The same for other methods, where they need values of their own. */
+  readonly methods?: MethodPresets;
 }
 
 /** The settings of the paper: SD1.5, 50 DDIM steps, scale 7.5, 10 guided steps of 4 iterations. */
@@ -117,9 +127,7 @@ export interface FullRequest {
   /** Pixels. */
   readonly height: number;
   /** Layout guidance with every option. */
-  readonly guidance:
-    | { readonly method: "none" }
-    | ({ readonly method: "winwinlay" } & WinWinLayOptions);
+  readonly guidance: FullGuidance;
 }
 
 /** What a request is checked against. */
@@ -136,6 +144,8 @@ export interface RequestLimits {
   readonly mostSteps: number;
   /** The model is told sizes, as SDXL is. */
   readonly takesSizes: boolean;
+  /** The network, whose family a method may have defaults for. */
+  readonly unet?: UnetConfig;
 }
 
 const KEYS = [
@@ -174,8 +184,8 @@ export function checkRequest(
   value: unknown,
   limits: RequestLimits,
 ): { request: FullRequest; notes: string[] } {
-  const input = object(value, "request", KEYS);
-  const preset = oneOf(
+  const input = checkObject(value, "request", KEYS);
+  const preset = checkOneOf(
     input.preset,
     "preset",
     ["model", "paper"] as const,
@@ -189,7 +199,7 @@ export function checkRequest(
       }`,
     );
   }
-  const prompt = text(input.prompt, "prompt");
+  const prompt = checkText(input.prompt, "prompt");
   if (prompt.trim() === "" && input.regions !== undefined) {
     throw new RangeError(
       `Cannot use request: a prompt with regions must not be empty: current ${
@@ -197,7 +207,7 @@ export function checkRequest(
       }`,
     );
   }
-  const template = text(input.template ?? "{}", "template");
+  const template = checkText(input.template ?? "{}", "template");
   if (template.split("{}").length !== 2) {
     throw new RangeError(
       `Cannot use request: template must hold {} once: current ${
@@ -206,7 +216,12 @@ export function checkRequest(
     );
   }
   const side = (key: "width" | "height", own: number): number => {
-    const pixels = whole(input[key] ?? own, key, limits.multiple, MOST_PIXELS);
+    const pixels = checkWhole(
+      input[key] ?? own,
+      key,
+      limits.multiple,
+      MOST_PIXELS,
+    );
     if (pixels % limits.multiple) {
       throw new RangeError(
         `Cannot use request: ${key} must be a multiple of ${limits.multiple}: current ${pixels}`,
@@ -219,8 +234,8 @@ export function checkRequest(
   const { regions, notes } = isEmptyList(input.regions)
     ? { regions: [], notes: [] }
     : checkLayout(input.regions, [width, height]);
-  const seed = whole(input.seed ?? 0, "seed", 0, Number.MAX_SAFE_INTEGER);
-  const bestOf = whole(input.bestOf ?? 1, "bestOf", 1, MOST_CANDIDATES);
+  const seed = checkWhole(input.seed ?? 0, "seed", 0, Number.MAX_SAFE_INTEGER);
+  const bestOf = checkWhole(input.bestOf ?? 1, "bestOf", 1, MOST_CANDIDATES);
   if (bestOf > 1 && regions.length === 0) {
     throw new RangeError(
       `Cannot use request: bestOf above 1 must come with regions, which tell the better picture: current bestOf is ${bestOf} and regions are none`,
@@ -236,18 +251,23 @@ export function checkRequest(
     request: {
       model: limits.model,
       prompt,
-      negativePrompt: text(input.negativePrompt ?? "", "negativePrompt"),
+      negativePrompt: checkText(input.negativePrompt ?? "", "negativePrompt"),
       template,
       regions,
       seed,
       ...(bestOf === 1 ? {} : { bestOf }),
-      steps: whole(input.steps ?? defaults.steps, "steps", 1, limits.mostSteps),
-      scheduler: oneOf(input.scheduler, "scheduler", SCHEDULERS, "ddim"),
+      steps: checkWhole(
+        input.steps ?? defaults.steps,
+        "steps",
+        1,
+        limits.mostSteps,
+      ),
+      scheduler: checkOneOf(input.scheduler, "scheduler", SCHEDULERS, "ddim"),
       ...(input.spacing === undefined ? {} : {
-        spacing: oneOf(input.spacing, "spacing", SPACINGS),
+        spacing: checkOneOf(input.spacing, "spacing", SPACINGS),
       }),
-      truncate: flag(input.truncate ?? false, "truncate"),
-      guidanceScale: real(
+      truncate: checkFlag(input.truncate ?? false, "truncate"),
+      guidanceScale: checkReal(
         input.guidanceScale ?? defaults.guidanceScale,
         "guidanceScale",
         0,
@@ -256,7 +276,11 @@ export function checkRequest(
       width,
       height,
       ...checkSizes(input, limits, [width, height]),
-      guidance: checkGuidance(input.guidance ?? {}, defaults.guidance),
+      guidance: checkGuidance(
+        input.guidance ?? {},
+        { ...defaults.methods, winwinlay: defaults.guidance },
+        preset === "paper" ? undefined : limits.unet,
+      ),
     },
   };
 }
@@ -286,8 +310,8 @@ function checkSizes(
     }
     const least = key === "cropTopLeft" ? 0 : 1;
     return [
-      whole(value[0], key, least, 65_536),
-      whole(value[1], key, least, 65_536),
+      checkWhole(value[0], key, least, 65_536),
+      checkWhole(value[1], key, least, 65_536),
     ];
   };
   return {
@@ -297,154 +321,40 @@ function checkSizes(
   };
 }
 
-/** Checks guidance options on top of defaults. */
-export function checkGuidance(
-  value: unknown,
-  defaults: WinWinLayOptions,
-): FullRequest["guidance"] {
-  const input = object(value, "guidance", [
-    "method",
-    ...Object.keys(WINWINLAY_DEFAULTS),
-  ]);
-  if (
-    oneOf(
-      input.method,
-      "guidance.method",
-      ["winwinlay", "none"] as const,
-      "winwinlay",
-    ) === "none"
-  ) {
-    const others = Object.keys(input).filter((key) => key !== "method");
-    if (others.length) {
-      throw new RangeError(
-        `Cannot use request: guidance "none" takes no options: current ${
-          others.join(", ")
-        }`,
-      );
-    }
-    return { method: "none" };
-  }
-  const g = { ...defaults, ...input };
-  const key = (name: string): string => `guidance.${name}`;
-  const { sites, nu, rho } = g;
-  if (
-    !(Array.isArray(rho) && rho.length === 2 &&
-      rho.every((x) => typeof x === "number" && x >= 0 && x <= 1e6))
-  ) {
-    throw new RangeError(
-      `Cannot use request: guidance.rho must be two numbers from 0: current ${
-        JSON.stringify(rho)
-      }`,
-    );
-  }
-  if (
-    Array.isArray(sites) &&
-    !(sites.length > 0 && sites.every((s) => typeof s === "string") &&
-      new Set(sites).size === sites.length)
-  ) {
-    throw new RangeError(
-      `Cannot use request: guidance.sites must be different names: current ${
-        JSON.stringify(sites)
-      }`,
-    );
-  }
-  const optional = (x: unknown, name: string): number | null =>
-    x === null ? null : real(x, key(name), 0, 1e6);
-  return {
-    method: "winwinlay",
-    lambda: real(g.lambda, key("lambda"), 0, 1e6),
-    units: oneOf(g.units, key("units"), ["unit", "cells", "pixels"] as const),
-    distance: oneOf(
-      g.distance,
-      key("distance"),
-      ["paper", "scale_invariant"] as const,
-    ),
-    divergence: oneOf(
-      g.divergence,
-      key("divergence"),
-      ["forward", "reverse"] as const,
-    ),
-    heads: oneOf(g.heads, key("heads"), ["mean_energy", "mean_map"] as const),
-    tokens: oneOf(
-      g.tokens,
-      key("tokens"),
-      ["mean_energy", "mean_map", "last"] as const,
-    ),
-    reduction: oneOf(g.reduction, key("reduction"), ["mean", "sum"] as const),
-    priors: oneOf(
-      g.priors,
-      key("priors"),
-      ["per_box", "union_mixture"] as const,
-    ),
-    raster: oneOf(
-      g.raster,
-      key("raster"),
-      ["nearest", "trunc", "half_even_512", "coverage"] as const,
-    ),
-    steps: whole(g.steps, key("steps"), 0, 1000),
-    iterations: whole(g.iterations, key("iterations"), 1, 1000),
-    snr: real(g.snr, key("snr"), 0, 10),
-    rho: [rho[0] as number, rho[1] as number],
-    rhoSchedule: oneOf(
-      g.rhoSchedule,
-      key("rhoSchedule"),
-      ["guided_steps", "all_steps", "exclusive_end", "constant"] as const,
-    ),
-    sites: Array.isArray(sites) ? sites as string[] : oneOf(
-      sites,
-      key("sites"),
-      ["middle_and_first_up", "first_up_only"] as const,
-    ),
-    score: oneOf(g.score, key("score"), ["cond", "uncond", "cfg"] as const),
-    placement: oneOf(
-      g.placement,
-      key("placement"),
-      ["before_step", "after_step"] as const,
-    ),
-    nu: typeof nu === "number"
-      ? real(nu, key("nu"), 0, 1e12)
-      : oneOf(nu, key("nu"), ["per_iteration", "per_step"] as const),
-    nuFactor: real(g.nuFactor, key("nuFactor"), 0, 1e6),
-    noise: oneOf(
-      g.noise,
-      key("noise"),
-      ["always", "not_last", "never"] as const,
-    ),
-    noiseNorm: oneOf(
-      g.noiseNorm,
-      key("noiseNorm"),
-      ["drawn", "expected"] as const,
-    ),
-    guard: real(g.guard, key("guard"), 1e-6, 1e6),
-    stopBelow: optional(g.stopBelow, "stopBelow"),
-    energyFloor: optional(g.energyFloor, "energyFloor"),
-  };
-}
-
 /** Reads a preset file of a model: guidance options and sampler settings over the paper's. */
 export function checkPreset(value: unknown, name: string): Preset {
   try {
-    const input = object(value, "preset", [
+    const input = checkObject(value, "preset", [
       "steps",
       "guidanceScale",
       "guidance",
+      "methods",
     ]);
-    const guidance = checkGuidance(input.guidance ?? {}, PAPER.guidance);
-    if (guidance.method === "none") {
+    const others = methodNames().filter((method) => method !== "winwinlay");
+    const methods = checkObject(input.methods ?? {}, "methods", others);
+    for (const [method, options] of Object.entries(methods)) {
+      const keys = Object.keys(methodNamed(method)!.options);
+      checkGuidance({ ...checkObject(options, method, keys), method });
+    }
+    const guidance = checkGuidance(input.guidance ?? {});
+    if (guidance.method !== "winwinlay") {
       throw new RangeError(
-        `Cannot use preset: its guidance must not be "none"`,
+        `Cannot use preset: its guidance must be winwinlay's: current ${
+          JSON.stringify(guidance.method)
+        }`,
       );
     }
     const { method: _, ...options } = guidance;
     return {
-      steps: whole(input.steps ?? PAPER.steps, "steps", 1, 1000),
-      guidanceScale: real(
+      steps: checkWhole(input.steps ?? PAPER.steps, "steps", 1, 1000),
+      guidanceScale: checkReal(
         input.guidanceScale ?? PAPER.guidanceScale,
         "guidanceScale",
         0,
         100,
       ),
       guidance: options,
+      methods: methods as MethodPresets,
     };
   } catch (cause) {
     throw new SyntaxError(`Cannot read ${name}: ${(cause as Error).message}`, {
@@ -455,110 +365,4 @@ export function checkPreset(value: unknown, name: string): Preset {
 
 function isEmptyList(value: unknown): boolean {
   return value === undefined || (Array.isArray(value) && value.length === 0);
-}
-
-function object(
-  value: unknown,
-  name: string,
-  keys: readonly string[],
-): Record<string, unknown> {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new TypeError(
-      `Cannot use ${name}: it must be an object: current ${
-        JSON.stringify(value)
-      }`,
-    );
-  }
-  for (const key of Object.keys(value)) {
-    if (!keys.includes(key)) {
-      throw new TypeError(
-        `Cannot use ${name}: keys must be ${keys.join(", ")}: current ${
-          JSON.stringify(key)
-        }; did you mean "${nearest(key, keys)}"?`,
-      );
-    }
-  }
-  // Own keys only, and a key that is there but undefined is a key left out.
-  return Object.fromEntries(
-    Object.entries(value).filter(([, v]) => v !== undefined),
-  );
-}
-
-function text(value: unknown, key: string): string {
-  if (typeof value !== "string") {
-    throw new TypeError(
-      `Cannot use request: ${key} must be a string: current ${
-        JSON.stringify(value) ?? "nothing"
-      }`,
-    );
-  }
-  return value;
-}
-
-function flag(value: unknown, key: string): boolean {
-  if (typeof value !== "boolean") {
-    throw new TypeError(
-      `Cannot use request: ${key} must be true or false: current ${
-        JSON.stringify(value)
-      }`,
-    );
-  }
-  return value;
-}
-
-function real(
-  value: unknown,
-  key: string,
-  least: number,
-  most: number,
-): number {
-  if (typeof value !== "number") {
-    throw new TypeError(
-      `Cannot use request: ${key} must be a number: current ${
-        JSON.stringify(value)
-      }`,
-    );
-  }
-  if (!(value >= least && value <= most)) {
-    throw new RangeError(
-      `Cannot use request: ${key} must be from ${least} to ${most}: current ${value}`,
-    );
-  }
-  return value;
-}
-
-function whole(
-  value: unknown,
-  key: string,
-  least: number,
-  most: number,
-): number {
-  const number = real(value, key, least, most);
-  if (!Number.isInteger(number)) {
-    throw new RangeError(
-      `Cannot use request: ${key} must be a whole number: current ${number}`,
-    );
-  }
-  return number;
-}
-
-function oneOf<T extends string>(
-  value: unknown,
-  key: string,
-  allowed: readonly T[],
-  fallback?: T,
-): T {
-  if (value === undefined && fallback !== undefined) return fallback;
-  if (!allowed.includes(value as T)) {
-    throw new RangeError(
-      `Cannot use request: ${key} must be ${allowed.join(" or ")}: current ${
-        JSON.stringify(value)
-      }${
-        typeof value === "string"
-          ? `; did you mean "${nearest(value, allowed)}"?`
-          : ""
-      }`,
-    );
-  }
-  return value as T;
 }

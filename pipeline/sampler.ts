@@ -10,8 +10,13 @@ import {
   repeatedConditioning,
   stackConditioning,
 } from "./conditioning.ts";
-import type { EnergyReport, LayoutEnergy } from "./energy.ts";
-import type { GuidanceMethod } from "./guidance/method.ts";
+import type { LayoutEnergy } from "./energy.ts";
+import type {
+  Energy,
+  EnergyReport,
+  ForwardEdit,
+  GuidanceMethod,
+} from "./guidance/method.ts";
 import type { NoiseSource } from "./noise.ts";
 import type { Scheduler } from "./scheduler.ts";
 import { schedulerStep } from "./scheduler_step.ts";
@@ -20,12 +25,22 @@ import { energyGradient } from "./unet_grad.ts";
 
 /** One inner iteration, for people and tests. */
 export interface InnerReport extends EnergyReport {
-  /** Weight of the prior. */
-  readonly rho: number;
-  /** Balance of the forces. */
+  /** L2 norm of the energy's gradient on the latent. */
+  readonly gradient: number;
+  /** Balance of the forces; 0 where the update has none. */
   readonly nu: number;
-  /** Step size. */
+  /** Adaptive step size; 0 where the update has none. */
   readonly xi: number;
+}
+
+/** A method at work on one picture. */
+export interface Guide {
+  /** The method. */
+  readonly method: GuidanceMethod;
+  /** Its energy. */
+  readonly energy: Energy;
+  /** What it changes in the denoising passes. */
+  readonly edit?: ForwardEdit | undefined;
 }
 
 /** What a finished denoising step tells. */
@@ -60,12 +75,10 @@ export interface SampleOptions {
   readonly noise: NoiseSource;
   /** Shape of the latent, `[1, 4, height, width]`. */
   readonly shape: readonly number[];
-  /** The layout's energy, if there are regions. Shares are measured with it also where nothing is guided. */
-  readonly energy: LayoutEnergy | undefined;
-  /** Sites of the energy. */
-  readonly sites: ReadonlySet<string>;
-  /** Moves the latent; without it, or without an energy, this is plain sampling. */
-  readonly method: GuidanceMethod | undefined;
+  /** Measures the regions' shares in every denoising pass, guided or not. */
+  readonly measure: LayoutEnergy | undefined;
+  /** Moves the latent; without it this is plain sampling. */
+  readonly guide: Guide | undefined;
   /** Both branches of classifier-free guidance in one pass, which is faster and needs twice the memory. Default true. */
   readonly together?: boolean | undefined;
   /** See `EnergyRequest`. */
@@ -98,9 +111,10 @@ export async function sample(
     scheduler,
     noise,
     shape,
-    method,
+    measure,
     onStep,
   } = options;
+  const method = options.guide?.method;
   const { timesteps } = scheduler;
   using both = options.together === false
     ? undefined
@@ -119,25 +133,24 @@ export async function sample(
     for (const [step, timestep] of timesteps.entries()) {
       const inner: InnerReport[] = [];
       const refine = async (at: number): Promise<void> => {
-        for (
-          const report of await refineLatent(unet, options, {
+        inner.push(
+          ...await refineLatent(unet, options, {
             z,
             set: (next) => z = next,
             at,
+            step,
             state,
-          })
-        ) inner.push(report);
+          }),
+        );
       };
-      if (method?.placement === "before_step" && step < method.steps) {
-        await refine(step);
-      }
+      if (method?.placement === "before_step") await refine(step);
 
       options.signal?.throwIfAborted();
       const { outputs, terms, maps } = denoise(
         unet,
         options,
         z,
-        timestep,
+        step,
         both,
       );
       const { next, clean } = schedulerStep(z, scheduler.coefficients(step), {
@@ -156,17 +169,16 @@ export async function sample(
       checkFinite(numbers.pop()!, `the latent after step ${step + 1}`);
       options.onPass?.();
 
-      if (
-        method?.placement === "after_step" && step < method.steps &&
-        step + 1 < timesteps.length
-      ) await refine(step + 1);
+      if (method?.placement === "after_step" && step + 1 < timesteps.length) {
+        await refine(step + 1);
+      }
       const attention = maps.map(({ shape }, i): SiteMaps => ({
         shape,
         logProbs: numbers[terms.length + i]!,
       }));
       numbers.length = terms.length;
-      const shares = options.energy && numbers.length
-        ? options.energy.report(numbers, 0).subjects.map((s) => s.share)
+      const shares = measure && numbers.length
+        ? measure.report(numbers, 0).subjects.map((s) => s.share)
         : [];
       await onStep?.({
         step,
@@ -187,41 +199,47 @@ export async function sample(
   }
 }
 
-/** The inner iterations at one timestep; hands each new latent to `set`, which owns it. */
+/**
+ * The inner iterations of a denoising step at a timestep, its own or the next; hands each new latent to
+ * `set`, which owns it.
+ */
 async function refineLatent(
   unet: Unet,
   options: SampleOptions,
-  { z, set, at, state }: {
+  { z, set, at, step, state }: {
     z: Tensor;
     set: (z: Tensor) => void;
     at: number;
+    step: number;
     state: Tensor;
   },
 ): Promise<InnerReport[]> {
-  const { method, energy, scheduler, noise, sites, signal } = options;
-  if (!method || !energy) return [];
+  const { guide, scheduler, noise, signal } = options;
+  if (!guide) return [];
+  const { method, energy } = guide;
+  const steps = scheduler.timesteps.length;
   const timestep = scheduler.timesteps[at]!;
   const alphaBar = scheduler.alphaBar(at);
-  const first = method.placement === "before_step" ? at : at - 1;
-  const rho = method.rho(first, scheduler.timesteps.length);
+  // All iterations take the same memory: a plan needs one.
+  const most = unet.backend.kind === "plan" ? 1 : Infinity;
+  const iterations = Math.min(most, method.iterations(step, steps));
   const reports: InnerReport[] = [];
-  for (let k = 0; k < method.iterations; k++) {
+  for (let iteration = 0; iteration < iterations; iteration++) {
+    const point = { step, steps, iteration };
+    if (energy.goOn?.(point) === false) break;
     signal?.throwIfAborted();
     const pass = await energyGradient(unet, z, timestep, options.cond, {
       energy,
-      sites,
-      rho,
-      floor: method.energyFloor,
+      at: point,
       recompute: options.recompute,
     }, { signal });
     using grad = pass.grad;
     using output = scoreOutput(unet, options, pass.output, z, timestep);
     using eps = noiseOf(output, z, alphaBar, scheduler.prediction);
-    using n = noise.langevin(z.shape, at, k);
+    using n = noise.langevin(z.shape, at, iteration);
     const next = method.update(z, eps, grad, n, {
-      step: at,
-      iteration: k,
-      iterations: method.iterations,
+      ...point,
+      iterations,
       alphaBar,
       state,
     });
@@ -231,19 +249,17 @@ async function refineLatent(
     const numbers = await unet.backend.read([state, ...pass.terms], { signal }); // the wait of this pass
     for (const x of pass.terms) x.dispose();
     const [, grad2 = 0, , , nu = 0, xi = 0] = numbers.shift()!;
-    const report = { ...energy.report(numbers, rho), rho, nu, xi };
+    const gradient = Math.sqrt(grad2);
+    const report = { ...pass.report(numbers), gradient, nu, xi };
     options.onPass?.();
-    if (!Number.isFinite(report.energy) || !Number.isFinite(grad2)) {
+    if (!Number.isFinite(report.energy) || !Number.isFinite(gradient)) {
       throw new Error(
-        `Cannot guide step ${at + 1}, iteration ${
-          k + 1
-        }: energy and gradient must be finite: current ${report.energy}, |gradient|^2 ${grad2}`,
+        `Cannot guide step ${step + 1}, iteration ${
+          iteration + 1
+        }: energy and gradient must be finite: current ${report.energy}, |gradient| ${gradient}`,
       );
     }
     reports.push(report);
-    if (method.stopBelow !== undefined && report.energy < method.stopBelow) {
-      break;
-    }
   }
   return reports;
 }
@@ -254,21 +270,25 @@ async function refineLatent(
  */
 function denoise(
   unet: Unet,
-  { energy, sites, cond, uncond, attention }: SampleOptions,
+  { measure, guide, scheduler, cond, uncond, attention }: SampleOptions,
   z: Tensor,
-  timestep: number,
+  step: number,
   both: Conditioning | undefined,
 ): { outputs: Tensor; terms: Tensor[]; maps: Tensor[] } {
+  const timestep = scheduler.timesteps[step]!;
   const terms: Tensor[] = [];
   const maps: Tensor[] = [];
+  const edit = guide?.edit;
+  const edits: UnetHooks = edit ? { edit: (site) => edit.at(site, step) } : {};
   const hooks: UnetHooks = {
-    probe: (site) => energy && sites.has(site) ? energy.probe : undefined,
+    ...edits,
+    probe: (site) => measure?.sites.includes(site) ? measure.probe : undefined,
     onProbe: (_, logProbs) => {
       using all = logProbs;
       const one = sliceBatch(all, all.shape[0]! - 1, 1);
-      if (attention) maps.push(energy!.mapsOf(one));
-      using map = energy!.reduce(one);
-      const evaluated = energy!.evaluate(map, 0);
+      if (attention) maps.push(measure!.mapsOf(one));
+      using map = measure!.reduce(one);
+      const evaluated = measure!.evaluate(map, 0);
       evaluated.h.dispose();
       terms.push(evaluated.terms);
     },
@@ -278,7 +298,7 @@ function denoise(
     const outputs = unetForward(unet, pair, timestep, both, hooks);
     return { outputs, terms, maps };
   }
-  using u = unetForward(unet, z, timestep, uncond);
+  using u = unetForward(unet, z, timestep, uncond, edits);
   using c = unetForward(unet, z, timestep, cond, hooks);
   return { outputs: stackBatch([u, c]), terms, maps };
 }
@@ -286,15 +306,16 @@ function denoise(
 /** The prediction that stands for the score (A9). Consumes `cond`. */
 function scoreOutput(
   unet: Unet,
-  { method, uncond, guidanceScale }: SampleOptions,
+  { guide, uncond, guidanceScale }: SampleOptions,
   cond: Tensor,
   z: Tensor,
   timestep: number,
 ): Tensor {
-  if (!method || method.score === "cond") return cond;
+  const score = guide?.method.score ?? "cond";
+  if (score === "cond") return cond;
   using conditional = cond;
   const unconditional = unetForward(unet, z, timestep, uncond);
-  if (method.score === "uncond") return unconditional;
+  if (score === "uncond") return unconditional;
   using u = unconditional;
   return combine(u, 1 - guidanceScale, conditional, guidanceScale);
 }

@@ -108,7 +108,54 @@ const OPTIONS: readonly Row[] = [
     2,
     /Cannot use --sed: generate has no such option; did you mean --seed\?/,
   ],
-  [[...CAR, "--guidance"], 2, /did you mean --guidance-scale\?/],
+  [[...CAR, "--guidance-scal", "3"], 2, /did you mean --guidance-scale\?/],
+  [[...CAR, "--guidance"], 2, /--guidance: it must have a value, KEY=VALUE/],
+  [
+    [...CAR, "--guidance", "snr"],
+    2,
+    /--guidance: it must be KEY=VALUE, such as iterations=3: current "snr"/,
+  ],
+  [
+    [...CAR, "--guidance", "snrr=1"],
+    2,
+    /--guidance snrr: winwinlay has no such option: .*did you mean snr\?/,
+  ],
+  [
+    [...CAR, "--guidance", "stop-below=soon"],
+    2,
+    /--guidance stopBelow: it must be a number or none: current "soon"/,
+  ],
+  [
+    [...CAR, "--snr", "1", "--guidance", "snr=2"],
+    2,
+    /--guidance snr: snr must be given once/,
+  ],
+  [
+    [...CAR, "--method", "csgg"],
+    2,
+    /--method: it must be .*did you mean csg\?/,
+  ],
+  [
+    [...CAR, "--method", "csg", "--snr", "0.1"],
+    2,
+    /--snr: csg has no such option: current ones are steps, .*did you mean \w+\?/,
+  ],
+  [
+    [...CAR, "--method", "csg", "--tokens", "mean_energy"],
+    2,
+    /--tokens: it must be last or mean_map: current "mean_energy"/,
+  ],
+  [
+    [...CAR, "--method", "csg", "--guidance", "redistribute=yes"],
+    2,
+    /--guidance redistribute: it must be on or off: current "yes"/,
+  ],
+  [
+    [...CAR, "--method", "boxdiff", "--sites", "middle_and_first_up"],
+    2,
+    /Cannot average attention: sites must have one grid/,
+  ],
+  [["methods", "winwinley"], 2, /must be winwinlay .*did you mean winwinlay/],
   [[...CAR, "-x"], 2, /Cannot use -x: .*did you mean -[oh]\?/],
   [
     ["demo", "--prompt", "x"],
@@ -193,7 +240,7 @@ const OPTIONS: readonly Row[] = [
   [
     [...CAR, "--method", "winlay"],
     2,
-    /--method: it must be winwinlay or none: .*did you mean winwinlay\?/,
+    /--method: it must be winwinlay or .*none: .*did you mean winwinlay\?/,
   ],
   [[...CAR, "--preset", "best"], 2, /--preset: it must be model or paper/],
   [[...CAR, "--heads", "mean_maps"], 2, /did you mean mean_map\?/],
@@ -610,6 +657,12 @@ const WEIGHTS: readonly Row[] = [
     3,
     /Cannot read .*winwinlay.json: .*"snrr"/,
     model(() => ({ "winwinlay.json": '{"guidance":{"snrr":1}}' })),
+  ],
+  [
+    MODEL,
+    3,
+    /Cannot read .*winwinlay.json: .*csg: .*"scal"/,
+    model(() => ({ "winwinlay.json": '{"methods":{"csg":{"scal":1}}}' })),
   ],
   [MODEL, 3, /vocab.json/, model(() => ({ "tokenizer/vocab.json": "{}" }))],
   [

@@ -242,6 +242,12 @@ test("every option of the method reaches the request", async () => {
     "0.2",
     "--stop-below",
     "0.1",
+    "--energy",
+    "aef",
+    "--guidance",
+    "update=backprop",
+    "--guidance",
+    "eta=3",
     "--energy-floor",
     "none",
     "--preset",
@@ -261,6 +267,9 @@ test("every option of the method reaches the request", async () => {
   );
   assert.deepEqual(request.guidance, {
     method: "winwinlay",
+    energy: "aef",
+    update: "backprop",
+    eta: 3,
     lambda: 2,
     units: "cells",
     distance: "scale_invariant",

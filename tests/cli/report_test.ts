@@ -4,18 +4,25 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import project from "../../deno.json" with { type: "json" };
-import { decodePng, encodePng, WINWINLAY_DEFAULTS } from "../../mod.ts";
+import {
+  CSG_DEFAULTS,
+  decodePng,
+  encodePng,
+  methodNames,
+  WINWINLAY_DEFAULTS,
+} from "../../mod.ts";
 import { tempFolder } from "../weights/temp_folder.ts";
 import { bytesOf, filesIn, modelWith, run, runChild } from "./harness.ts";
 
 const FLAGS: Readonly<Record<string, string>> = {
   generate:
-    "prompt box mask layout from negative template seed best-of steps scheduler spacing guidance-scale size truncate original-size crop target-size preset method output force overlay count seeds attention-maps energy-svg json model variant prediction backend device weights memory onnx guided-steps iterations snr rho rho-schedule lambda units distance divergence heads tokens reduction priors raster sites score placement nu nu-factor noise noise-norm guard stop-below energy-floor debug help",
+    "prompt box mask layout from negative template seed best-of steps scheduler spacing guidance-scale size truncate original-size crop target-size preset method output force overlay count seeds attention-maps energy-svg json model variant prediction backend device weights memory onnx energy update eta guided-steps iterations snr rho rho-schedule lambda units distance divergence heads tokens reduction priors raster sites score placement nu nu-factor noise noise-norm guard stop-below energy-floor guidance debug help",
   batch:
-    "prompt negative template best-of steps scheduler spacing guidance-scale size truncate original-size crop target-size preset method output force keep-going json model variant prediction backend device weights memory onnx guided-steps iterations snr rho rho-schedule lambda units distance divergence heads tokens reduction priors raster sites score placement nu nu-factor noise noise-norm guard stop-below energy-floor debug help",
+    "prompt negative template best-of steps scheduler spacing guidance-scale size truncate original-size crop target-size preset method output force keep-going json model variant prediction backend device weights memory onnx energy update eta guided-steps iterations snr rho rho-schedule lambda units distance divergence heads tokens reduction priors raster sites score placement nu nu-factor noise noise-norm guard stop-below energy-floor guidance debug help",
   demo: "output force seed steps preset backend device json debug help",
   inspect: "prompt phrase model variant json debug help",
   weights: "revision variant endpoint json debug help",
+  methods: "json debug help",
   doctor:
     "model size variant prediction backend device weights memory json debug help",
 };
@@ -52,6 +59,23 @@ test("help of generate has an option for every option of the method", () => {
   );
   const listed = FLAGS["generate"]!.split(" ");
   assert.deepEqual(dashed.filter((name) => !listed.includes(name)), []);
+});
+
+test("methods lists the methods, and every option of one", async () => {
+  const { code, out } = await run(["methods"]);
+  assert.equal(code, 0);
+  for (const name of methodNames()) {
+    assert.ok(out.some((line) => line.startsWith(`${name}: `)), name);
+  }
+  const lines = (await run(["methods", "csg", "--json"])).out;
+  const { name, options } = JSON.parse(lines[0]!);
+  assert.equal(name, "csg");
+  assert.deepEqual(
+    Object.fromEntries(
+      options.map((o: { key: string; default: unknown }) => [o.key, o.default]),
+    ),
+    CSG_DEFAULTS,
+  );
 });
 
 test("the overview names every command, on stderr when no command is given", async () => {

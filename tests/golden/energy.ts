@@ -102,7 +102,7 @@ async function evaluate(
   using energy = new LayoutEnergy(
     c.backend,
     subjectsOf(c),
-    sites.length,
+    sites.map((_, i) => `site ${i}`),
     [512, 512],
     variant.options,
   );

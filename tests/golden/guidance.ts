@@ -3,8 +3,10 @@ import type { Tensor } from "../../kernels/backend.ts";
 import { combine } from "../../kernels/combine.ts";
 import { stackBatch } from "../../kernels/concat.ts";
 import { guidedStep } from "../../kernels/guided_step.ts";
-import { LayoutEnergy } from "../../pipeline/energy.ts";
-import type { GuidanceMethod } from "../../pipeline/guidance/method.ts";
+import type {
+  EnergyContext,
+  GuidanceMethod,
+} from "../../pipeline/guidance/method.ts";
 import {
   winwinlay,
   WINWINLAY_DEFAULTS,
@@ -133,13 +135,7 @@ async function langevinRun(
       return next;
     },
   };
-  using energy = new LayoutEnergy(
-    c.backend,
-    subjectsOf(c),
-    method.sites(unet.config).length,
-    [8 * z0.shape[3]!, 8 * z0.shape[2]!],
-    method.energy,
-  );
+  using energy = method.energy(contextOf(setting));
   const final = await sample(unet, {
     cond: { states: setting.cond },
     uncond: { states: setting.uncond },
@@ -153,9 +149,8 @@ async function langevinRun(
       },
     },
     shape: z0.shape,
-    energy,
-    sites: new Set(method.sites(unet.config)),
-    method: watched,
+    measure: undefined,
+    guide: { method: watched, energy },
     onStep: async ({ inner, clean }) => {
       for (const [k, { energy, nu, xi }] of inner.entries()) {
         const iter = `${key}.iter${k}`;
@@ -181,33 +176,51 @@ async function langevinRun(
 
 /** One update of backward guidance: the energy of shares alone, a plain gradient step. */
 async function backwardRun(
-  { c, unet, z0, cond, abar }: Setting,
+  setting: Setting,
   heads: string,
 ): Promise<void> {
+  const { c, unet, z0, cond, abar } = setting;
   const { options } = variantOf(`aef.${heads}`)!;
   const { timestep, eta } = c.attributes;
-  const sites = new Set(
-    winwinlay(WINWINLAY_DEFAULTS).sites(unet.config),
-  );
-  using energy = new LayoutEnergy(
-    c.backend,
-    subjectsOf(c),
-    sites.size,
-    [8 * z0.shape[3]!, 8 * z0.shape[2]!],
-    options,
-  );
-  const { output, grad, terms } = await energyGradient(
+  const method = winwinlay({
+    ...WINWINLAY_DEFAULTS,
+    ...options,
+    energy: "aef",
+    update: "backprop",
+    eta,
+  });
+  using energy = method.energy(contextOf(setting));
+  const at = { step: 0, steps: 1, iteration: 0 };
+  const { output, grad, terms, report } = await energyGradient(
     unet,
     z0,
     timestep,
     { states: cond },
-    { energy, sites, rho: 0 },
+    { energy, at },
   );
   for (const x of [output, grad, ...terms]) c.own(x);
-  const report = energy.report(await c.backend.read(terms), 0);
-  c.expect(`bg.${heads}.energy`, [report.energy]);
+  const { energy: value } = report(await c.backend.read(terms));
+  c.expect(`bg.${heads}.energy`, [value]);
   c.expect(`bg.${heads}.gradE`, grad);
-  const step = (factor: number) => c.own(combine(z0, 1, grad, -factor));
-  c.expect(`bg.${heads}.z_next_sigma2`, step(eta * (1 - abar) / abar));
-  c.expect(`bg.${heads}.z_next_official`, step(eta * (1 - abar)));
+  const sigma2 = c.own(combine(z0, 1, grad, -eta * (1 - abar) / abar));
+  c.expect(`bg.${heads}.z_next_sigma2`, sigma2);
+  using state = c.backend.upload(new Float32Array(6), [1, 6]);
+  const context = { ...at, iterations: 1, alphaBar: abar, state };
+  const next = c.own(method.update(z0, output, grad, z0, context));
+  c.expect(`bg.${heads}.z_next_official`, next);
+}
+
+/** What the methods are told of a case. */
+function contextOf({ c, unet, z0, cond }: Setting): EnergyContext {
+  const [, , height = 0, width = 0] = z0.shape;
+  return {
+    backend: c.backend,
+    config: unet.config,
+    subjects: subjectsOf(c),
+    image: [8 * width, 8 * height],
+    grid: [height, width],
+    textLength: cond.shape[2]!,
+    promptLength: cond.shape[2]!,
+    seed: 0,
+  };
 }

@@ -6,7 +6,6 @@ import type { Tensor } from "../../kernels/backend.ts";
 import { combine } from "../../kernels/combine.ts";
 import { stackBatch } from "../../kernels/concat.ts";
 import type { TextStage } from "../../pipeline/conditioning.ts";
-import { LayoutEnergy } from "../../pipeline/energy.ts";
 import { matchRegions } from "../../pipeline/generate.ts";
 import type { GuidanceMethod } from "../../pipeline/guidance/method.ts";
 import {
@@ -15,7 +14,7 @@ import {
 } from "../../pipeline/guidance/winwinlay.ts";
 import { type Model, open } from "../../pipeline/model.ts";
 import type { NoiseSource } from "../../pipeline/noise.ts";
-import type { GuidanceRequest } from "../../pipeline/request.ts";
+import type { GuidanceRequest } from "../../pipeline/guidance/methods.ts";
 import { sample, type SampledStep } from "../../pipeline/sampler.ts";
 import { ddim } from "../../pipeline/scheduler.ts";
 import { encodeText, type TextEncoder } from "../../pipeline/text_encoder.ts";
@@ -175,14 +174,16 @@ async function run(
 ): Promise<Tensor> {
   const { num_inference_steps, guidance_scale } = c.attributes;
   const [, , height = 1, width = 1] = c.shape("input.latents");
-  const sites = method?.sites(unet.config) ?? [];
-  using energy = method && new LayoutEnergy(
-    c.backend,
-    subjectsOf(c),
-    sites.length,
-    [8 * width, 8 * height],
-    method.energy,
-  );
+  using energy = method?.energy({
+    backend: c.backend,
+    config: unet.config,
+    subjects: subjectsOf(c),
+    image: [8 * width, 8 * height],
+    grid: [height, width],
+    textLength: cond.shape[2]!,
+    promptLength: cond.shape[2]!,
+    seed: 0,
+  });
   return c.own(
     await sample(unet, {
       cond: { states: cond },
@@ -191,9 +192,8 @@ async function run(
       scheduler: ddim(schedule, num_inference_steps),
       noise: await givenNoise(c, method),
       shape: c.shape("input.latents"),
-      energy,
-      sites: new Set(sites),
-      method,
+      measure: undefined,
+      guide: method && energy && { method, energy },
       onStep,
     }),
   );
@@ -209,7 +209,7 @@ async function givenNoise(
   return {
     initial: () => initial.retain(),
     langevin(shape, step, k) {
-      const start = (step * method!.iterations + k) * initial.size;
+      const start = (step * method!.iterations(step, 1) + k) * initial.size;
       const values = noises.subarray(start, start + initial.size);
       return c.backend.upload(values, shape);
     },

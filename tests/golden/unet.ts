@@ -4,7 +4,8 @@ import { sliceBatch } from "../../kernels/concat.ts";
 import { Tape } from "../../kernels/tape.ts";
 import { type Conditioning, withTimeIds } from "../../pipeline/conditioning.ts";
 import { LayoutEnergy } from "../../pipeline/energy.ts";
-import { guidedSites } from "../../pipeline/guidance/winwinlay.ts";
+import { deviceEnergy } from "../../pipeline/guidance/device_energy.ts";
+import { guidedSites } from "../../pipeline/guidance/sites.ts";
 import { loadUnet, type Unet, unetForward } from "../../pipeline/unet.ts";
 import { energyGradient } from "../../pipeline/unet_grad.ts";
 import type { GoldenCase } from "./case.ts";
@@ -138,27 +139,27 @@ async function energies(
   }
   for (const variant of variants.values()) {
     const rho = variant.prior ? c.attributes.rho : 0;
-    const sites = new Set(guidedSites(unet.config, variant.sites));
+    const sites = guidedSites(unet.config, variant.sites);
     const values = { aef: [] as number[], nap: [] as number[] };
     const grads: Tensor[] = [];
     for (const { sample, text, timestep } of items) {
       const [, , height = 1, width = 1] = sample.shape;
-      using energy = new LayoutEnergy(
+      const layout = new LayoutEnergy(
         c.backend,
         subjectsOf(c),
-        sites.size,
+        sites,
         [8 * width, 8 * height],
         variant.options,
       );
+      using energy = deviceEnergy(layout, { rho: () => rho });
       const pass = await energyGradient(unet, sample, timestep, text, {
         energy,
-        sites,
-        rho,
+        at: { step: 0, steps: 1, iteration: 0 },
       });
       for (const x of [pass.output, ...pass.terms]) c.own(x);
       grads.push(c.own(pass.grad));
-      const report = energy.report(await c.backend.read(pass.terms), rho);
-      const naps = report.subjects.map(({ nap }) => nap);
+      const report = pass.report(await c.backend.read(pass.terms));
+      const naps = report.subjects.map(({ nap }) => nap!);
       values.aef.push(report.energy);
       values.nap.push(naps.reduce((a, b) => a + b, 0) / naps.length);
     }

@@ -13,6 +13,7 @@ import {
   LayoutEnergy,
   type Subject,
 } from "../../pipeline/energy.ts";
+import { deviceEnergy } from "../../pipeline/guidance/device_energy.ts";
 import {
   attentionSites,
   loadUnet,
@@ -107,14 +108,14 @@ async function evaluate(
   const ids = sites(unet);
   using latent = backend.upload(z, [1, 4, ...grid]);
   using states = backend.upload(text, [1, TEXT, 11]);
-  using energy = new LayoutEnergy(backend, SUBJECTS, ids.length, [64, 64], {
+  const layout = new LayoutEnergy(backend, SUBJECTS, ids, [64, 64], {
     ...ENERGY_DEFAULTS,
     ...options,
   });
+  using energy = deviceEnergy(layout, { rho: () => rho });
   const pass = await energyGradient(unet, latent, 621, { states }, {
     energy,
-    sites: new Set(ids),
-    rho,
+    at: { step: 0, steps: 1, iteration: 0 },
   });
   const [grad, output, ...terms] = await backend.read([
     pass.grad,
@@ -123,7 +124,7 @@ async function evaluate(
   ]);
   for (const x of [pass.grad, pass.output, ...pass.terms]) x.dispose();
   return {
-    energy: energy.report(terms, rho).energy,
+    energy: pass.report(terms).energy,
     grad: grad!,
     output: output!,
   };
@@ -205,12 +206,13 @@ test("energyGradient() gates satisfied subjects and leaves nothing behind", asyn
     using states = backend.upload(text, [1, TEXT, 11]);
     const before = backend.memory.liveBytes;
     const run = async (floor: number | undefined): Promise<number> => {
-      using energy = new LayoutEnergy(backend, SUBJECTS, ids.length, [64, 64]);
+      using energy = deviceEnergy(
+        new LayoutEnergy(backend, SUBJECTS, ids, [64, 64]),
+        { rho: () => 0, floor },
+      );
       const pass = await energyGradient(unet, latent, 621, { states }, {
         energy,
-        sites: new Set(ids),
-        rho: 0,
-        floor,
+        at: { step: 0, steps: 1, iteration: 0 },
       });
       const [grad] = await backend.read([pass.grad]);
       for (const x of [pass.grad, pass.output, ...pass.terms]) x.dispose();

@@ -13,7 +13,8 @@ import {
 } from "../../pipeline/conditioning.ts";
 import { LayoutEnergy } from "../../pipeline/energy.ts";
 import { decodeLatent } from "../../pipeline/decode.ts";
-import { guidedSites } from "../../pipeline/guidance/winwinlay.ts";
+import { deviceEnergy } from "../../pipeline/guidance/device_energy.ts";
+import { guidedSites } from "../../pipeline/guidance/sites.ts";
 import { type Model, open } from "../../pipeline/model.ts";
 import { seededNoise } from "../../pipeline/noise.ts";
 import { ddim } from "../../pipeline/scheduler.ts";
@@ -224,20 +225,22 @@ async function guidedPass(
   const ids = guidedSites(unet.config, sites);
   assert.equal(ids.length, count);
   using latent = backend.upload(z, [1, 4, ...grid]);
-  using energy = new LayoutEnergy(
-    backend,
-    [
-      { name: "red", tokens: [2, 3], boxes: [[0.06, 0.19, 0.56, 0.81]] },
-      { name: "car", tokens: [3], boxes: [[0.5, 0.4, 0.95, 0.95]] },
-    ],
-    ids.length,
-    [4 * grid[1], 4 * grid[0]],
+  using energy = deviceEnergy(
+    new LayoutEnergy(
+      backend,
+      [
+        { name: "red", tokens: [2, 3], boxes: [[0.06, 0.19, 0.56, 0.81]] },
+        { name: "car", tokens: [3], boxes: [[0.5, 0.4, 0.95, 0.95]] },
+      ],
+      ids,
+      [4 * grid[1], 4 * grid[0]],
+    ),
+    { rho: () => 2 },
   );
   const made = await conditioning(model, "a red car");
   const pass = await energyGradient(unet, latent, 621, made, {
     energy,
-    sites: new Set(ids),
-    rho: 2,
+    at: { step: 0, steps: 1, iteration: 0 },
   });
   freeConditioning(made);
   const [grad, , ...terms] = await take([
@@ -245,7 +248,7 @@ async function guidedPass(
     pass.output,
     ...pass.terms,
   ]);
-  return { grad: grad!, energy: energy.report(terms, 2).energy };
+  return { grad: grad!, energy: pass.report(terms).energy };
 }
 
 for (const one of GUIDED) {

@@ -7,8 +7,9 @@ import { test } from "node:test";
 import type { Backend, Floats, StorageType } from "../../kernels/backend.ts";
 import { Plan } from "../../kernels/plan.ts";
 import { WebGpu } from "../../kernels/webgpu.ts";
-import { ENERGY_DEFAULTS, LayoutEnergy } from "../../pipeline/energy.ts";
-import { guidedSites } from "../../pipeline/guidance/winwinlay.ts";
+import { LayoutEnergy } from "../../pipeline/energy.ts";
+import { deviceEnergy } from "../../pipeline/guidance/device_energy.ts";
+import { guidedSites } from "../../pipeline/guidance/sites.ts";
 import type { RunMemory } from "../../pipeline/generate.ts";
 import { estimateMemory } from "../../pipeline/memory.ts";
 import { open } from "../../pipeline/model.ts";
@@ -40,21 +41,22 @@ async function guidedPass(
       : guidedSites(unet.config, "middle_and_first_up");
     using z = backend.upload(rand(1, 4 * 8 * 10), [1, 4, 8, 10]);
     using text = backend.upload(rand(2, 40 * 11), [1, 40, 11]);
-    using energy = new LayoutEnergy(
-      backend,
-      [
-        { name: "a", tokens: [2], boxes: [[0.06, 0.19, 0.56, 0.81]] },
-        { name: "b", tokens: [5, 6], boxes: [[0.5, 0.4, 0.95, 0.95]] },
-      ],
-      ids.length,
-      [80, 64],
-      ENERGY_DEFAULTS,
+    using energy = deviceEnergy(
+      new LayoutEnergy(
+        backend,
+        [
+          { name: "a", tokens: [2], boxes: [[0.06, 0.19, 0.56, 0.81]] },
+          { name: "b", tokens: [5, 6], boxes: [[0.5, 0.4, 0.95, 0.95]] },
+        ],
+        ids,
+        [80, 64],
+      ),
+      { rho: () => 2 },
     );
     backend.resetPeak();
     const pass = await energyGradient(unet, z, 621, { states: text }, {
       energy,
-      sites: new Set(ids),
-      rho: 2,
+      at: { step: 0, steps: 1, iteration: 0 },
       recompute,
     });
     const [output, grad] = await backend.read([pass.output, pass.grad]);

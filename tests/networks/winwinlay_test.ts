@@ -17,7 +17,7 @@ import {
   rasterize,
 } from "../../pipeline/layout.ts";
 import {
-  winwinlay,
+  rhoAt,
   WINWINLAY_DEFAULTS,
 } from "../../pipeline/guidance/winwinlay.ts";
 import { testBackend } from "../backend.ts";
@@ -401,8 +401,8 @@ test("winwinlay() schedules rho as its options say", () => {
     rhoSchedule: "guided_steps" | "all_steps" | "exclusive_end" | "constant",
     steps = 10,
   ): number[] => {
-    const method = winwinlay({ ...WINWINLAY_DEFAULTS, steps, rhoSchedule });
-    return Array.from({ length: steps }, (_, i) => method.rho(i, 50));
+    const options = { ...WINWINLAY_DEFAULTS, steps, rhoSchedule };
+    return Array.from({ length: steps }, (_, i) => rhoAt(options, i, 50));
   };
   [
     5,

@@ -29,6 +29,7 @@ function report(
           rho: 2,
           nu: 1,
           xi: 1,
+          gradient: 1,
           subjects: phrases.map((_, i) => ({
             aef: 0.5 / k,
             nap: 0.1 * i,

@@ -13,7 +13,7 @@ import {
 } from "../../pipeline/mask.ts";
 import { checkForModel, describeModel } from "../../pipeline/model.ts";
 import { type Box, rasterize } from "../../pipeline/raster.ts";
-import type { Shape } from "../../pipeline/shape.ts";
+import { type Shape, shapeBoxes } from "../../pipeline/shape.ts";
 import { rand } from "../compare.ts";
 
 const facts = await describeModel("tiny-scenes");
@@ -180,7 +180,7 @@ async function energyOf(shape: Shape, raster: "coverage" | "nearest") {
   using backend = new Cpu();
   using energy = new LayoutEnergy(
     backend,
-    [{ name: "x", tokens: [1], ...shape }],
+    [{ name: "x", tokens: [1], ...shape, boxes: shapeBoxes(shape) }],
     1,
     [64, 64],
     { ...ENERGY_DEFAULTS, raster },

@@ -1,6 +1,7 @@
 /** What a request says beyond its defaults, and what a model does with texts that are too long. */
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
+import { CSG_DEFAULTS } from "../../pipeline/guidance/csg.ts";
 import { checkForModel, describeModel } from "../../pipeline/model.ts";
 import { checkRequest } from "../../pipeline/request.ts";
 
@@ -126,5 +127,35 @@ test("sizes that SDXL is told default to the picture's, and are an error elsewhe
   assert.equal(
     checkRequest({ prompt: "x" }, limits).request.originalSize,
     undefined,
+  );
+});
+
+test("a method starts from its code's values, the model's own over them, and the paper's by name", () => {
+  const guidance = (request: object) =>
+    checkRequest({ prompt: "x", ...request }, limits).request.guidance;
+  const own = guidance({ guidance: { method: "csg", iterations: 2 } });
+  assert.deepEqual(own, {
+    method: "csg",
+    ...CSG_DEFAULTS,
+    scale: 0.1,
+    iterations: 2,
+  });
+  assert.deepEqual(
+    guidance({ preset: "paper", guidance: { method: "csg" } }),
+    { method: "csg", ...CSG_DEFAULTS },
+  );
+  assert.deepEqual(guidance({ guidance: own }), own);
+  refused(
+    { prompt: "x", guidance: { method: "csg", snr: 1 } },
+    /guidance: keys must be method, steps, .*current "snr"/,
+  );
+  const xl = { ...limits, unet: { ...facts.unet, added: {} } };
+  const { request } = checkRequest(
+    { prompt: "x", guidance: { method: "rnb" } },
+    xl as typeof limits,
+  );
+  assert.equal(
+    request.guidance.method === "rnb" && request.guidance.sites,
+    "first_up_only",
   );
 });
