@@ -11,7 +11,7 @@ import {
 } from "../kernel_cases.ts";
 import { fasterOf } from "../contender.ts";
 import { concatenated, transposed } from "../transpose.ts";
-import { waitFor } from "./gpu_wait.ts";
+import { queueWait } from "./gpu_wait.ts";
 import { loadPackage } from "./load.ts";
 
 const VERSION = "0.1.25";
@@ -102,16 +102,16 @@ function prepared(
   order: (outputs: readonly Float32Array[]) => Float32Array,
 ): Prepared {
   const jitted = jax.jit(f);
-  const device = jax.getWebGPUDevice();
+  const wait = queueWait(jax.getWebGPUDevice());
   const run = (): Value[] => [jitted(...inputs.map((x) => x.ref))].flat();
   return {
     async time(times) {
-      await waitFor(device);
+      await wait();
       const start = performance.now();
       for (let i = 0; i < times; i++) {
         for (const y of run()) y.gpuBufferSync(); // submits, and gives y away
       }
-      await waitFor(device);
+      await wait();
       return (performance.now() - start) / 1000;
     },
     async result() {
