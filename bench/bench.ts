@@ -1,126 +1,318 @@
 /**
- * Time and memory of the embedded model, step by step.
+ * How fast is it? Kernels against other libraries, whole UNet passes against what their parts could do,
+ * and a whole picture of the embedded model, each also without a GPU.
  *
- *   deno task bench [--quick] [--backend webgpu|cpu] [--device native|dawn] [--json FILE]
+ *   deno task bench [--only kernels|passes|image]... [--filter TEXT] [--quick]
+ *     [--backend auto|webgpu|cpu] [--device native|dawn] [--json FILE]
  *
- * Prints a Markdown table with adapter and runtime. A step ends with a readback, so its time is what
- * a user waits. The first steps, which compile pipelines, are left out and reported as start-up.
+ * Prints Markdown, progress to stderr. `--filter` takes only kernels whose name contains the text.
+ * Exits with 1 if any result of a kernel was wrong or a contender failed, not if a bar was missed.
  */
 import { writeFile } from "node:fs/promises";
 import os from "node:os";
 import process from "node:process";
 import { parseArgs } from "node:util";
-import { type DeviceChoice, open } from "../mod.ts";
+import {
+  Cpu,
+  embeddedModel,
+  open,
+  openBackend,
+  openCheckpoint,
+} from "../mod.ts";
+import type { Backend } from "../kernels/backend.ts";
+import type { Absent, Contender } from "./contender.ts";
+import { FULL_CONFIGS } from "./full_configs.ts";
+import {
+  BACKEND_OPTIONS,
+  type BackendFlags,
+  expectOneOf,
+  openOptions,
+} from "./flags.ts";
+import {
+  benchImage,
+  benchRequest,
+  type ImageReport,
+  imageTable,
+  type StartReport,
+} from "./image.ts";
+import {
+  benchKernels,
+  kernelBars,
+  type KernelResult,
+  kernelTable,
+  type Sides,
+} from "./kernels.ts";
+import { ownKernels } from "./own_kernels.ts";
+import {
+  benchPasses,
+  passBars,
+  type PassReport,
+  passTable,
+  productTable,
+} from "./passes.ts";
+import { loadPeers } from "./peers/all.ts";
+import { randomComponent } from "./random_checkpoint.ts";
+import { type AdapterRates, measureRates } from "./rates.ts";
+import { type Bar, barLines, spread } from "./report.ts";
+import { measureStart } from "./start.ts";
 
-const { values } = parseArgs({
-  options: {
-    quick: { type: "boolean", default: false },
-    backend: { type: "string", default: "auto" },
-    device: { type: "string" },
-    json: { type: "string" },
-  },
-});
+const SECTIONS = ["kernels", "passes", "image"] as const;
+const OWN = "winwinlay";
+const CPU = "cpu backend";
 
-const start = performance.now();
-await using model = await open("tiny-scenes", {
-  backend: values.backend as "auto" | "webgpu" | "cpu",
-  ...(values.device ? { device: values.device as DeviceChoice } : {}),
-});
-const openSeconds = (performance.now() - start) / 1000;
+/** How long to measure, and what. */
+export interface BenchOptions {
+  /** Which parts. */
+  readonly only: readonly string[];
+  /** Fewer and shorter samples, smaller latents, fewer steps. */
+  readonly quick: boolean;
+  /** Only kernels whose name contains it. */
+  readonly filter?: string | undefined;
+  /** Where our side runs. */
+  readonly flags: BackendFlags;
+}
 
-const regions = [
-  { phrase: "red car", boxes: [[0.06, 0.52, 0.54, 0.91]] },
-  { phrase: "blue house", boxes: [[0.56, 0.13, 0.95, 0.74]] },
-] as const;
-const prompt = "a red car and a blue house on grass";
-const { quick } = values;
-const guided = quick ? 3 : 8;
-const plain = quick ? 6 : 24;
+/** Everything that a run found. */
+export interface BenchReport {
+  /** Day, adapter, runtime, processor. */
+  readonly about: Readonly<Record<string, string>>;
+  /** Package versions of those that took part. */
+  readonly versions: Readonly<Record<string, string>>;
+  /** Those that could not. */
+  readonly absent: readonly Absent[];
+  /** Of the adapter; measured where kernels or passes are. */
+  readonly rates?: AdapterRates;
+  /** See `KernelResult`. */
+  readonly kernels?: readonly KernelResult[];
+  /** See `PassReport`. */
+  readonly passes?: readonly PassReport[];
+  /** By backend. */
+  readonly images?: readonly {
+    readonly name: string;
+    readonly image: ImageReport;
+    readonly start: StartReport;
+  }[];
+  /** What ought to hold. */
+  readonly bars: readonly Bar[];
+  /** For people. */
+  readonly markdown: string;
+}
 
-/** Seconds of each step, and the most bytes held. */
-async function run(
-  steps: number,
-  guidedSteps: number,
-): Promise<
-  {
-    seconds: number[];
-    peakBytes: number;
-    decodePeakBytes: number;
-    total: number;
+/** Runs what is asked for. */
+export async function bench(
+  { only, quick, filter, flags }: BenchOptions,
+): Promise<BenchReport> {
+  const say = (text: string): void => console.error(text);
+  const rounds = quick ? 2 : 5;
+  const sampleSeconds = quick ? 0.1 : 0.2;
+  const options = openOptions(flags);
+  using backend = await openBackend(options);
+  const about = {
+    date: new Date().toISOString().slice(0, 10),
+    backend: backend.description,
+    runtime: process.versions.bun
+      ? `bun ${process.versions.bun}`
+      : `deno ${process.versions["deno"]}`,
+    cpu: `${os.cpus()[0]?.model.trim()} x ${os.cpus().length}`,
+  };
+  say(Object.values(about).join("; "));
+  const bars: Bar[] = [];
+  const parts: string[] = [];
+  const report: {
+    -readonly [K in keyof BenchReport]: BenchReport[K];
+  } = { about, versions: {}, absent: [], bars, markdown: "" };
+
+  if (only.includes("kernels") || only.includes("passes")) {
+    say("rates of the adapter");
+    report.rates = await measureRates(backend, { rounds, sampleSeconds });
+    const { arithmeticGflops, copyGbytes } = report.rates;
+    parts.push(
+      `Arithmetic of the adapter, measured: ${
+        spread(arithmeticGflops)
+      } GFLOP/s; copying: ${spread(copyGbytes)} GB/s read and written.`,
+    );
   }
-> {
-  const seconds: number[] = [];
-  let peakBytes = 0; // of the steps, before the decoder runs
-  let last = performance.now();
-  const { report } = await model.generate({
-    prompt,
-    regions,
-    steps,
-    guidance: guidedSteps ? { steps: guidedSteps } : { method: "none" },
-  }, {
-    onStep: () => {
-      const now = performance.now();
-      seconds.push((now - last) / 1000);
-      peakBytes = model.backend.memory.peakBytes;
-      last = now;
+  if (only.includes("kernels")) {
+    const { results, columns, absent, versions, sides } = await runKernels(
+      backend,
+      options,
+      { rounds, sampleSeconds, filter, say },
+    );
+    report.kernels = results;
+    report.absent = absent;
+    report.versions = versions;
+    parts.push(kernelTable(results, columns, sides));
+    for (const { name, reason } of absent) {
+      parts.push(`${name} did not take part: ${reason}`);
+    }
+    if (sides.peers.length) bars.push(...kernelBars(results, sides));
+  }
+  if (only.includes("passes")) {
+    report.passes = await runPasses(backend, {
+      rounds,
+      sampleSeconds,
+      quick,
+      say,
+    });
+    parts.push(passTable(report.passes, report.rates));
+    parts.push(...report.passes.map(productTable));
+    bars.push(...passBars(report.passes));
+  }
+  if (only.includes("image")) {
+    const images = await runImages(flags, { quick, say });
+    report.images = images;
+    parts.push(imageTable(images));
+  }
+  const versions = Object.entries(report.versions).map((v) => v.join(" "));
+  report.markdown = [
+    [...Object.values(about), ...versions].join("; "),
+    ...parts,
+  ].join("\n\n");
+  return report;
+}
+
+type Say = (text: string) => void;
+
+async function runKernels(
+  backend: Backend,
+  { device }: ReturnType<typeof openOptions>,
+  { rounds, sampleSeconds, filter, say }: {
+    readonly rounds: number;
+    readonly sampleSeconds: number;
+    readonly filter: string | undefined;
+    readonly say: Say;
+  },
+): Promise<{
+  results: KernelResult[];
+  columns: string[];
+  absent: Absent[];
+  versions: Record<string, string>;
+  sides: Sides;
+}> {
+  const cpuOnly = backend.kind === "cpu";
+  const { contenders: peers, absent } = await loadPeers(
+    cpuOnly
+      ? "we run on the cpu backend"
+      : device === "dawn"
+      ? "it runs on navigator.gpu, we on Dawn"
+      : undefined,
+  );
+  using cpu = new Cpu();
+  const reference = ownKernels(cpu, { name: CPU });
+  const own: Contender[] = cpuOnly ? [] : [ownKernels(backend, { name: OWN })];
+  const results = await benchKernels(reference, [...own, ...peers], {
+    rounds,
+    sampleSeconds,
+    filter,
+    onCase: ({ name, entries }) => {
+      say(name);
+      for (const [who, { failed, reason }] of Object.entries(entries)) {
+        if (failed) say(`  FAILED ${who}: ${reason}`);
+      }
     },
   });
   return {
-    seconds,
-    peakBytes,
-    decodePeakBytes: report.peakBytes,
-    total: report.seconds,
+    results,
+    columns: [...own, ...peers, reference].map(({ name }) => name),
+    absent,
+    versions: Object.fromEntries(peers.map((p) => [p.name, p.version])),
+    sides: {
+      own: OWN,
+      peers: peers.filter((p) => p.where === "adapter").map((p) => p.name),
+    },
   };
 }
 
-const cold = await run(1, 1); // compiles everything
-const plainRun = await run(plain, 0);
-const guidedRun = await run(guided, guided);
-const decode = plainRun.total - plainRun.seconds.reduce((a, b) => a + b, 0);
+async function runPasses(
+  backend: Backend,
+  { rounds, sampleSeconds, quick, say }: {
+    readonly rounds: number;
+    readonly sampleSeconds: number;
+    readonly quick: boolean;
+    readonly say: Say;
+  },
+): Promise<PassReport[]> {
+  const options = { rounds, sampleSeconds };
+  say("passes of the embedded model");
+  await using folder = await openCheckpoint(embeddedModel("tiny-scenes")!);
+  const embedded = await folder.component("unet");
+  const reports = [
+    await benchPasses(backend, {
+      name: "embedded model",
+      source: embedded,
+      weights: "f32",
+      side: 32,
+    }, options),
+  ];
+  if (backend.kind === "cpu") {
+    say("no passes of SD1.5: the cpu backend would take hours");
+    return reports;
+  }
+  say("passes of SD1.5's architecture");
+  reports.push(
+    await benchPasses(backend, {
+      name: "SD1.5, random weights",
+      source: await randomComponent("unet", FULL_CONFIGS.sd15.parts["unet"]!),
+      weights: "f16",
+      side: quick ? 8 : 16,
+    }, options),
+  );
+  return reports;
+}
 
-const median = (list: readonly number[]): number =>
-  list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)]!;
-const spread = (list: readonly number[]): string => {
-  const sorted = list.toSorted((a, b) => a - b);
-  return `${ms(sorted[0]!)} to ${ms(sorted.at(-1)!)}`;
-};
-const ms = (s: number): string => (1000 * s).toFixed(0);
-const mb = (bytes: number): string => (bytes / 1e6).toFixed(0);
+async function runImages(
+  flags: BackendFlags,
+  { quick, say }: { readonly quick: boolean; readonly say: Say },
+): Promise<{ name: string; image: ImageReport; start: StartReport }[]> {
+  const whole = { steps: 50, guided: 10 };
+  const images = [];
+  const kinds = flags.backend === "cpu" ? [flags] : [flags, { backend: "cpu" }];
+  for (const [i, kind] of kinds.entries()) {
+    using model = await open("tiny-scenes", openOptions(kind));
+    const slow = model.backend.kind === "cpu";
+    if (i > 0 && images[0]!.name === model.backend.description) break;
+    say(`a picture on ${model.backend.description}`);
+    const request = slow
+      ? { steps: quick ? 3 : 5, guided: quick ? 1 : 2 }
+      : quick
+      ? { steps: 8, guided: 2 }
+      : whole;
+    // Compiles, which is measured in a process of its own.
+    await model.generate(benchRequest({ steps: 2, guided: 1 }));
+    const image = await benchImage(model, request);
+    const start = await measureStart(kind);
+    const { description } = model.backend;
+    images.push({
+      name: description,
+      image,
+      start,
+      whole: request === whole ? undefined : whole,
+    });
+  }
+  return images;
+}
 
-const result = {
-  date: new Date().toISOString().slice(0, 10),
-  backend: model.backend.description,
-  runtime: `${
-    process.versions.bun
-      ? `bun ${process.versions.bun}`
-      : `deno ${process.versions.deno}`
-  }`,
-  cpu: `${os.cpus()[0]?.model.trim()} x ${os.cpus().length}`,
-  model: "tiny-scenes, latent 4x32x32, 2 regions, 4 sites",
-  openSeconds,
-  firstStepSeconds: cold.seconds[0]!,
-  plainStepSeconds: plainRun.seconds.slice(1),
-  guidedStepSeconds: guidedRun.seconds.slice(1),
-  decodeSeconds: decode,
-  plainPeakBytes: plainRun.peakBytes,
-  guidedPeakBytes: guidedRun.peakBytes,
-  decodePeakBytes: plainRun.decodePeakBytes,
-};
-console.log([
-  `${result.backend}; ${result.runtime}; ${result.cpu}; ${result.date}`,
-  "",
-  "| | median ms | range ms | peak MB |",
-  "| --- | ---: | ---: | ---: |",
-  `| plain step (2 passes) | ${ms(median(result.plainStepSeconds))} | ${
-    spread(result.plainStepSeconds)
-  } | ${mb(result.plainPeakBytes)} |`,
-  `| guided step (4 forward and backward passes, 2 passes) | ${
-    ms(median(result.guidedStepSeconds))
-  } | ${spread(result.guidedStepSeconds)} | ${mb(result.guidedPeakBytes)} |`,
-  `| decode, PNG, text | ${ms(decode)} | | ${mb(result.decodePeakBytes)} |`,
-  `| open | ${ms(openSeconds)} | | |`,
-  `| first step (compiles) | ${ms(result.firstStepSeconds)} | | |`,
-].join("\n"));
-if (values.json) {
-  await writeFile(values.json, JSON.stringify(result, null, 2) + "\n");
+if (import.meta.main) {
+  const { values } = parseArgs({
+    options: {
+      ...BACKEND_OPTIONS,
+      only: { type: "string", multiple: true, default: [...SECTIONS] },
+      filter: { type: "string" },
+      quick: { type: "boolean", default: false },
+      json: { type: "string" },
+    },
+  });
+  const { only, filter, quick, json, ...flags } = values;
+  for (const section of only) expectOneOf("--only", section, SECTIONS);
+  const report = await bench({ only, filter, quick, flags });
+  console.log(report.markdown);
+  console.log("\n```text\n" + barLines(report.bars) + "\n```");
+  if (json) {
+    const { markdown: _, ...numbers } = report;
+    await writeFile(json, JSON.stringify(numbers, null, 2) + "\n");
+  }
+  const failed = report.kernels?.some(({ entries }) =>
+    Object.values(entries).some((entry) => entry.failed)
+  );
+  process.exit(failed ? 1 : 0); // peers keep timers and workers
 }

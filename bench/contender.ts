@@ -1,5 +1,5 @@
 /** What takes part in a comparison: somebody who can prepare a case, run it many times and show the result. */
-import type { Floats } from "../kernels/backend.ts";
+import type { Backend, Floats } from "../kernels/backend.ts";
 import type { KernelCase } from "./kernel_cases.ts";
 
 /** A case whose inputs are where they are used, compiled and ready. */
@@ -67,4 +67,22 @@ export async function runsPerSample(
     const wanted = Math.ceil(1.2 * times * least / seconds);
     times = Math.min(Math.max(2 * times, wanted), 16 * times);
   }
+}
+
+/**
+ * Times something on a backend.
+ *
+ * @returns Seconds of `times` runs and one wait.
+ */
+export function timer(
+  backend: Backend,
+  run: () => void | Promise<void>,
+): (times: number) => Promise<number> {
+  return async (times) => {
+    await backend.read([]);
+    const start = performance.now();
+    for (let i = 0; i < times; i++) await run();
+    await backend.read([]);
+    return (performance.now() - start) / 1000;
+  };
 }
