@@ -5,7 +5,7 @@
  *   deno task bench [--only kernels|passes|image]... [--filter TEXT] [--quick]
  *     [--backend auto|webgpu|cpu] [--device native|dawn] [--json FILE]
  *
- * Prints Markdown, progress to stderr. `--filter` takes only kernels whose name contains the text.
+ * Prints Markdown, progress to stderr. `--filter` takes only kernels and UNets whose name contains the text.
  * Exits with 1 if any result of a kernel was wrong or a contender failed, not if a bar was missed.
  */
 import { writeFile } from "node:fs/promises";
@@ -46,6 +46,7 @@ import { ownKernels } from "./own_kernels.ts";
 import {
   benchPasses,
   passBars,
+  type PassModel,
   type PassReport,
   passTable,
   productTable,
@@ -66,7 +67,7 @@ export interface BenchOptions {
   readonly only: readonly string[];
   /** Fewer and shorter samples, smaller latents, fewer steps. */
   readonly quick: boolean;
-  /** Only kernels whose name contains it. */
+  /** Only kernels and UNets whose name contains it. */
   readonly filter?: string | undefined;
   /** Where our side runs. */
   readonly flags: BackendFlags;
@@ -152,6 +153,7 @@ export async function bench(
       rounds,
       sampleSeconds,
       quick,
+      filter,
       say,
     });
     parts.push(passTable(report.passes, report.rates));
@@ -225,37 +227,37 @@ async function runKernels(
 
 async function runPasses(
   backend: Backend,
-  { rounds, sampleSeconds, quick, say }: {
+  { rounds, sampleSeconds, quick, filter, say }: {
     readonly rounds: number;
     readonly sampleSeconds: number;
     readonly quick: boolean;
+    readonly filter: string | undefined;
     readonly say: Say;
   },
 ): Promise<PassReport[]> {
-  const options = { rounds, sampleSeconds };
-  say("passes of the embedded model");
+  const reports: PassReport[] = [];
+  const measure = async (
+    model: Omit<PassModel, "source">,
+    load: () => Promise<PassModel["source"]>,
+  ): Promise<void> => {
+    if (!model.name.includes(filter ?? "")) return;
+    say(`passes: ${model.name}`);
+    const options = { rounds, sampleSeconds };
+    const source = await load();
+    reports.push(await benchPasses(backend, { ...model, source }, options));
+  };
   await using folder = await openCheckpoint(embeddedModel("tiny-scenes")!);
-  const embedded = await folder.component("unet");
-  const reports = [
-    await benchPasses(backend, {
-      name: "embedded model",
-      source: embedded,
-      weights: "f32",
-      side: 32,
-    }, options),
-  ];
+  await measure(
+    { name: "embedded model", weights: "f32", side: 32 },
+    () => folder.component("unet"),
+  );
   if (backend.kind === "cpu") {
     say("no passes of SD1.5: the cpu backend would take hours");
     return reports;
   }
-  say("passes of SD1.5's architecture");
-  reports.push(
-    await benchPasses(backend, {
-      name: "SD1.5, random weights",
-      source: await randomComponent("unet", FULL_CONFIGS.sd15.parts["unet"]!),
-      weights: "f16",
-      side: quick ? 8 : 16,
-    }, options),
+  await measure(
+    { name: "SD1.5, random weights", weights: "f16", side: quick ? 8 : 16 },
+    () => randomComponent("unet", FULL_CONFIGS.sd15.parts["unet"]!),
   );
   return reports;
 }
@@ -306,7 +308,9 @@ if (import.meta.main) {
   for (const section of only) expectOneOf("--only", section, SECTIONS);
   const report = await bench({ only, filter, quick, flags });
   console.log(report.markdown);
-  console.log("\n```text\n" + barLines(report.bars) + "\n```");
+  if (report.bars.length) {
+    console.log("\n```text\n" + barLines(report.bars) + "\n```");
+  }
   if (json) {
     const { markdown: _, ...numbers } = report;
     await writeFile(json, JSON.stringify(numbers, null, 2) + "\n");

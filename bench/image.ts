@@ -28,10 +28,14 @@ export interface ImageReport extends ImageRequest {
   readonly guidedStepSeconds: readonly number[];
   /** Text before the first step, and decoding and PNG after the last. */
   readonly restSeconds: number;
-  /** Seconds of the passes that move the latent, over those of all passes. */
-  readonly guidanceTimeShare: number;
-  /** The same of the operations of their matrix products. */
-  readonly guidanceFlopShare: number;
+  /** Of each pass that moves the latent by the energy's gradient; the first includes the text encoder. */
+  readonly innerSeconds: readonly number[];
+  /** Of each pass that predicts noise, for both prompts. */
+  readonly denoiseSeconds: readonly number[];
+  /** Operations of the matrix products of a pass that moves the latent. */
+  readonly innerFlops: number;
+  /** The same of one that predicts noise. */
+  readonly denoiseFlops: number;
   /** Operations of matrix products in all passes. */
   readonly flops: number;
   /** The same by the definition: 2.25 times for convolutions by Winograd. */
@@ -69,8 +73,8 @@ export async function benchImage(
 ): Promise<ImageReport> {
   const wanted = benchRequest(request);
   const plainStepSeconds: number[] = [], guidedStepSeconds: number[] = [];
-  const passSeconds: number[] = [];
-  const sums = { inner: 0, all: 0, steps: 0 };
+  const innerSeconds: number[] = [], denoiseSeconds: number[] = [];
+  const passes: number[] = [];
   const { request: full } = model.check(wanted);
   await model.plan(full); // what it takes is not part of painting
   const start = performance.now();
@@ -78,19 +82,17 @@ export async function benchImage(
   const { report } = await model.generate(wanted, {
     onPass: () => {
       const now = performance.now();
-      passSeconds.push((now - lastPass) / 1000);
+      passes.push((now - lastPass) / 1000);
       lastPass = now;
     },
     onStep: ({ inner }) => {
-      const passes = passSeconds.splice(0);
-      const add = (sum: number, s: number): number => sum + s;
-      sums.inner += passes.slice(0, inner.length).reduce(add, 0);
-      sums.all += passes.reduce(add, 0);
+      innerSeconds.push(...passes.splice(0, inner.length));
+      denoiseSeconds.push(...passes.splice(0));
       const now = performance.now();
-      const seconds = (now - lastStep) / 1000;
-      sums.steps += seconds;
+      (inner.length ? guidedStepSeconds : plainStepSeconds).push(
+        (now - lastStep) / 1000,
+      );
       lastStep = now;
-      (inner.length ? guidedStepSeconds : plainStepSeconds).push(seconds);
     },
   });
   const seconds = (performance.now() - start) / 1000;
@@ -105,40 +107,57 @@ export async function benchImage(
     seconds,
     plainStepSeconds,
     guidedStepSeconds,
-    restSeconds: seconds - sums.steps,
-    guidanceTimeShare: sums.inner / sums.all,
+    restSeconds: seconds - (lastStep - start) / 1000,
+    innerSeconds,
+    denoiseSeconds,
     ...counted,
     memory: report.memory,
   };
 }
 
-/** Operations of the picture by a plan, and guidance's share of them. */
+/** Operations of the picture by a plan, in all and by kind of pass. */
 async function countImage(
   model: Model,
   request: ImageRequest,
 ): Promise<
-  Pick<ImageReport, "guidanceFlopShare" | "flops" | "directFlops">
+  Pick<ImageReport, "innerFlops" | "denoiseFlops" | "flops" | "directFlops">
 > {
   using plan = new WorkPlan();
   const networks = await planNetworks(plan, model.facts, model.weights);
   const { request: full } = model.check(benchRequest(request));
   const { choice } = await model.plan(full);
-  const flops: number[] = [];
-  let last = plan.flops, inner = 0;
-  const { flops: all, directFlops } = await plan.count(async () => {
+  const passes: number[] = [];
+  let last = plan.flops, innerFlops = 0, denoiseFlops = 0;
+  const { flops, directFlops } = await plan.count(async () => {
     await paint(networks, full, {
       memory: choice,
       onPass: () => {
-        flops.push(plan.flops - last);
+        passes.push(plan.flops - last);
         last = plan.flops;
       },
-      onStep: ({ inner: updates }) => {
-        const passes = flops.splice(0);
-        inner += passes.slice(0, updates.length).reduce((a, b) => a + b, 0);
+      onStep: ({ inner }) => {
+        if (inner.length) innerFlops = passes[inner.length - 1]!;
+        denoiseFlops = passes.splice(0).at(-1)!;
       },
     });
   });
-  return { guidanceFlopShare: inner / last, flops: all, directFlops };
+  return { innerFlops, denoiseFlops, flops, directFlops };
+}
+
+/** What guidance takes of the time and of the operations of a picture's passes. */
+export function guidanceShares(
+  report: ImageReport,
+  { steps, guided }: ImageRequest = report,
+): { readonly time: number; readonly flops: number } {
+  const mean = (list: readonly number[]): number =>
+    list.reduce((a, b) => a + b, 0) / Math.max(1, list.length);
+  const updates = guided * report.iterations;
+  const share = (inner: number, denoise: number): number =>
+    updates * inner / (updates * inner + steps * denoise);
+  return {
+    time: share(mean(report.innerSeconds), mean(report.denoiseSeconds)),
+    flops: share(report.innerFlops, report.denoiseFlops),
+  };
 }
 
 /** Seconds of a picture with other numbers of steps, from the steps that were measured. */
@@ -212,13 +231,10 @@ export function imageTable(
           : short(image.seconds)
       } (${steps} steps, ${guided} guided)`;
     }),
-    row(
-      "guidance's share of time / of FLOPs",
-      ({ image }) =>
-        `${percent(image.guidanceTimeShare)} / ${
-          percent(image.guidanceFlopShare)
-        }`,
-    ),
+    row("guidance's share of time / of FLOPs", ({ image, whole }) => {
+      const { time, flops } = guidanceShares(image, whole);
+      return `${percent(time)} / ${percent(flops)}`;
+    }),
     row("device MB at most: weights / sampling / decoding", ({ image }) => {
       const { weights, sampling, decoding } = image.memory;
       return [weights, sampling, decoding].map((b) => (b / 1e6).toFixed(0))

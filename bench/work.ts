@@ -75,7 +75,15 @@ export class WorkPlan extends Plan {
       return;
     }
     const { M, N, K, Z = 1 } = what.params;
-    const name = `${kernel.name} ${Z > 1 ? `${Z} x ` : ""}${M}x${N}x${K}`;
+    const { A_ROW = 1, A_HALF = 0, B_ROW = 0 } = what.constants ?? {};
+    const flags = [
+      A_ROW ? "" : " A^T",
+      B_ROW ? " B^T" : "",
+      A_HALF ? " f16" : "",
+    ].join("");
+    const name = `${kernel.name} ${
+      Z > 1 ? `${Z} x ` : ""
+    }${M}x${N}x${K}${flags}`;
     this.#products.set(key, {
       key,
       name,
