@@ -14,6 +14,14 @@ export interface ImageRequest {
   readonly size?: number | undefined;
 }
 
+/** Operations of a pass's matrix products. */
+export interface PassWork {
+  /** That are done. */
+  readonly flops: number;
+  /** By the definition: 2.25 times for convolutions by Winograd. */
+  readonly directFlops: number;
+}
+
 /** How it went. */
 export interface ImageReport extends ImageRequest {
   /** Adapter and runtime. */
@@ -32,14 +40,10 @@ export interface ImageReport extends ImageRequest {
   readonly innerSeconds: readonly number[];
   /** Of each pass that predicts noise, for both prompts. */
   readonly denoiseSeconds: readonly number[];
-  /** Operations of the matrix products of a pass that moves the latent. */
-  readonly innerFlops: number;
-  /** The same of one that predicts noise. */
-  readonly denoiseFlops: number;
-  /** Operations of matrix products in all passes. */
-  readonly flops: number;
-  /** The same by the definition: 2.25 times for convolutions by Winograd. */
-  readonly directFlops: number;
+  /** What a pass that moves the latent computes. */
+  readonly innerWork: PassWork;
+  /** What one that predicts noise computes. */
+  readonly denoiseWork: PassWork;
   /** Most device bytes in each phase, weights included. */
   readonly memory: {
     readonly weights: number;
@@ -115,33 +119,34 @@ export async function benchImage(
   };
 }
 
-/** Operations of the picture by a plan, in all and by kind of pass. */
+/** Operations of both kinds of pass, by a plan of the same picture. */
 async function countImage(
   model: Model,
   request: ImageRequest,
-): Promise<
-  Pick<ImageReport, "innerFlops" | "denoiseFlops" | "flops" | "directFlops">
-> {
+): Promise<Pick<ImageReport, "innerWork" | "denoiseWork">> {
   using plan = new WorkPlan();
   const networks = await planNetworks(plan, model.facts, model.weights);
   const { request: full } = model.check(benchRequest(request));
   const { choice } = await model.plan(full);
-  const passes: number[] = [];
-  let last = plan.flops, innerFlops = 0, denoiseFlops = 0;
-  const { flops, directFlops } = await plan.count(async () => {
-    await paint(networks, full, {
-      memory: choice,
-      onPass: () => {
-        passes.push(plan.flops - last);
-        last = plan.flops;
-      },
-      onStep: ({ inner }) => {
-        if (inner.length) innerFlops = passes[inner.length - 1]!;
-        denoiseFlops = passes.splice(0).at(-1)!;
-      },
-    });
+  const passes: PassWork[] = [];
+  const none = { flops: 0, directFlops: 0 };
+  let last = none, innerWork = none, denoiseWork = none;
+  await paint(networks, full, {
+    memory: choice,
+    onPass: () => {
+      const { flops, directFlops } = plan;
+      passes.push({
+        flops: flops - last.flops,
+        directFlops: directFlops - last.directFlops,
+      });
+      last = { flops, directFlops };
+    },
+    onStep: ({ inner }) => {
+      if (inner.length) innerWork = passes[inner.length - 1]!;
+      denoiseWork = passes.splice(0).at(-1)!;
+    },
   });
-  return { innerFlops, denoiseFlops, flops, directFlops };
+  return { innerWork, denoiseWork };
 }
 
 /** What guidance takes of the time and of the operations of a picture's passes. */
@@ -156,7 +161,7 @@ export function guidanceShares(
     updates * inner / (updates * inner + steps * denoise);
   return {
     time: share(mean(report.innerSeconds), mean(report.denoiseSeconds)),
-    flops: share(report.innerFlops, report.denoiseFlops),
+    flops: share(report.innerWork.flops, report.denoiseWork.flops),
   };
 }
 

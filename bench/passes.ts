@@ -5,19 +5,9 @@
  * A pass's matrix products are counted on a plan; the largest of them are run again alone, in the same
  * rounds as the passes, which gives the rate that the pass could have if nothing else took time.
  */
-import type { Backend, Tensor } from "../kernels/backend.ts";
-import { LANGEVIN_STATE } from "../kernels/langevin.ts";
-import { ENERGY_DEFAULTS, LayoutEnergy } from "../pipeline/energy.ts";
-import {
-  guidedSites,
-  winwinlay,
-  WINWINLAY_DEFAULTS,
-} from "../pipeline/guidance/winwinlay.ts";
-import { loadUnet, type Unet, unetForward } from "../pipeline/unet.ts";
-import { energyGradient } from "../pipeline/unet_grad.ts";
+import type { Backend, StorageType } from "../kernels/backend.ts";
 import type { WeightSource } from "../pipeline/parameters.ts";
-import type { StorageType } from "../kernels/backend.ts";
-import { rand } from "../tests/compare.ts";
+import { loadUnet } from "../pipeline/unet.ts";
 import { runsPerSample, timer } from "./contender.ts";
 import {
   atLeast,
@@ -28,6 +18,7 @@ import {
   spread,
   table,
 } from "./report.ts";
+import { passInputs } from "./pass_inputs.ts";
 import type { AdapterRates } from "./rates.ts";
 import { dominant, replay, type Work, WorkPlan } from "./work.ts";
 
@@ -93,8 +84,6 @@ export interface PassOptions {
 const COVERED = 0.8;
 /** Products that the Markdown shows of each pass; JSON has those that were run. */
 const PRINTED = 6;
-const TOKENS = 77;
-const TIMESTEP = 501;
 
 /** Measures both passes of a model. */
 export async function benchPasses(
@@ -115,8 +104,8 @@ export async function benchPasses(
     },
     { storage: weights },
   );
-  using device = passesOf(unet, side);
-  using counted = passesOf(planned, side);
+  using device = passInputs(unet, side);
+  using counted = passInputs(planned, side);
   const jobs: {
     readonly kind: "plain" | "guided";
     readonly work: Work;
@@ -186,62 +175,6 @@ export async function benchPasses(
     };
   });
   return { name: `${name}, latent ${side}x${side}`, weights, passes };
-}
-
-/** Both kinds of pass on one latent, with two phrases of two tokens. */
-function passesOf(
-  unet: Unet,
-  side: number,
-): Record<"plain" | "guided", () => Promise<void>> & Disposable {
-  const { backend, config } = unet;
-  const held: Tensor[] = [];
-  const tensor = (seed: number, shape: readonly number[]): Tensor => {
-    const size = shape.reduce((a, b) => a * b, 1);
-    const x = backend.upload(rand(seed, size, Math.sqrt(3)), shape);
-    held.push(x);
-    return x;
-  };
-  const z = tensor(1, [1, config.inChannels, side, side]);
-  const noise = tensor(2, z.shape);
-  const states = tensor(3, [1, config.text, TOKENS]);
-  const state = tensor(4, [1, LANGEVIN_STATE]);
-  const method = winwinlay(WINWINLAY_DEFAULTS);
-  const sites = new Set(guidedSites(config, WINWINLAY_DEFAULTS.sites));
-  const energy = new LayoutEnergy(
-    backend,
-    [
-      { name: "left", tokens: [2, 3], boxes: [[0.06, 0.3, 0.5, 0.9]] },
-      { name: "right", tokens: [6, 7], boxes: [[0.55, 0.1, 0.95, 0.7]] },
-    ],
-    sites.size,
-    [8 * side, 8 * side],
-    ENERGY_DEFAULTS,
-  );
-  return {
-    plain() {
-      unetForward(unet, z, TIMESTEP, { states }).dispose();
-      return Promise.resolve();
-    },
-    async guided() {
-      const pass = await energyGradient(unet, z, TIMESTEP, { states }, {
-        energy,
-        sites,
-        rho: 5,
-      });
-      method.update(z, pass.output, pass.grad, noise, {
-        step: 0,
-        iteration: 0,
-        iterations: method.iterations,
-        alphaBar: 0.5,
-        state,
-      }).dispose();
-      for (const x of [pass.output, pass.grad, ...pass.terms]) x.dispose();
-    },
-    [Symbol.dispose]() {
-      energy[Symbol.dispose]();
-      for (const x of held) x.dispose();
-    },
-  };
 }
 
 /** Seconds and rates of all passes. */

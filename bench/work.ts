@@ -49,6 +49,11 @@ export class WorkPlan extends Plan {
   #dispatched = 0;
   #winograd = false;
 
+  /** Operations so far by the definition; see `Work`. */
+  get directFlops(): number {
+    return this.#direct;
+  }
+
   /** See `Backend`. */
   override dispatch(kernel: Kernel, what: Dispatch): void {
     const before = this.flops;
@@ -97,12 +102,12 @@ export class WorkPlan extends Plan {
   /** Counts what `pass` does. */
   async count(pass: () => void | Promise<void>): Promise<Work> {
     this.#products.clear();
-    this.#direct = this.#bytes = this.#dispatched = 0;
-    const before = this.flops;
+    this.#bytes = this.#dispatched = 0;
+    const { flops, directFlops } = this;
     await pass();
     return {
-      flops: this.flops - before,
-      directFlops: this.#direct,
+      flops: this.flops - flops,
+      directFlops: this.directFlops - directFlops,
       bytes: this.#bytes,
       dispatches: this.#dispatched,
       products: [...this.#products.values()].map((p) => ({ ...p })).sort(
