@@ -78,6 +78,8 @@ export interface PassOptions {
   readonly rounds: number;
   /** Seconds of a sample at least; a pass that takes longer is a sample by itself. */
   readonly sampleSeconds: number;
+  /** Told how far it is. */
+  readonly say?: (text: string) => void;
 }
 
 /** Of a pass's operations, so much is covered by the products that are run alone. */
@@ -89,7 +91,7 @@ const PRINTED = 6;
 export async function benchPasses(
   backend: Backend,
   { name, source, weights, side }: PassModel,
-  { rounds, sampleSeconds }: PassOptions,
+  { rounds, sampleSeconds, say = () => {} }: PassOptions,
 ): Promise<PassReport> {
   using unet = await loadUnet(backend, source, { storage: weights });
   using plan = new WorkPlan();
@@ -118,6 +120,7 @@ export async function benchPasses(
     const work = await plan.count(counted[kind]);
     const runs = await runsPerSample(time, sampleSeconds);
     jobs.push({ kind, work, time, runs, seconds: [] });
+    say(`  ${kind} pass: ${(work.flops / 1e9).toFixed(1)} GFLOP`);
   }
   const alone = new Map<
     string,
@@ -141,6 +144,7 @@ export async function benchPasses(
       }
     }
     for (let round = 0; round < rounds; round++) {
+      say(`  round ${round + 1}, ${alone.size} products`);
       for (const { time, runs, seconds } of jobs) {
         seconds.push(await time(runs) / runs);
       }

@@ -229,7 +229,7 @@ async function runPasses(
   ): Promise<void> => {
     if (!model.name.includes(filter ?? "")) return;
     say(`passes: ${model.name}`);
-    const options = { rounds, sampleSeconds };
+    const options = { rounds, sampleSeconds, say };
     const source = await load();
     reports.push(await benchPasses(backend, { ...model, source }, options));
   };
