@@ -1,6 +1,7 @@
 /** What UNet passes are measured on: one latent, one prompt's states, two phrases with boxes. */
 import type { Tensor } from "../kernels/backend.ts";
 import { LANGEVIN_STATE } from "../kernels/langevin.ts";
+import { repeatedConditioning } from "../pipeline/conditioning.ts";
 import {
   ENERGY_DEFAULTS,
   LayoutEnergy,
@@ -54,6 +55,7 @@ export function passInputs(unet: Unet, side: number): PassInputs {
   const z = tensor(1, [1, config.inChannels, side, side]);
   const noise = tensor(2, z.shape);
   const states = tensor(3, [1, config.text, TOKENS]);
+  const text = repeatedConditioning({ states }); // as the sampler does
   const state = tensor(4, [1, LANGEVIN_STATE]);
   const method = winwinlay(WINWINLAY_DEFAULTS);
   const sites = new Set(guidedSites(config, WINWINLAY_DEFAULTS.sites));
@@ -66,13 +68,13 @@ export function passInputs(unet: Unet, side: number): PassInputs {
     ENERGY_DEFAULTS,
   );
   const gradient = (): Promise<EnergyGradient> =>
-    energyGradient(unet, z, TIMESTEP, { states }, { energy, sites, rho: RHO });
+    energyGradient(unet, z, TIMESTEP, text, { energy, sites, rho: RHO });
   return {
     z,
     states,
     gradient,
     plain() {
-      unetForward(unet, z, TIMESTEP, { states }).dispose();
+      unetForward(unet, z, TIMESTEP, text).dispose();
     },
     async guided() {
       const { output, grad, terms } = await gradient();
@@ -86,6 +88,7 @@ export function passInputs(unet: Unet, side: number): PassInputs {
       for (const x of [output, grad, ...terms]) x.dispose();
     },
     [Symbol.dispose]() {
+      text[Symbol.dispose]();
       energy[Symbol.dispose]();
       for (const x of held) x.dispose();
     },

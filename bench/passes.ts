@@ -108,6 +108,7 @@ export async function benchPasses(
   );
   using device = passInputs(unet, side);
   using counted = passInputs(planned, side);
+  counted.plain(); // projects the text, which later passes do not repeat
   const jobs: {
     readonly kind: "plain" | "guided";
     readonly work: Work;

@@ -8,6 +8,7 @@ import {
   openBackend,
   openCheckpoint,
 } from "../mod.ts";
+import project from "../deno.json" with { type: "json" };
 import type { Backend } from "../kernels/backend.ts";
 import type { Absent, Contender } from "./contender.ts";
 import { FULL_CONFIGS } from "./full_configs.ts";
@@ -96,6 +97,7 @@ export async function bench(
   const options = openOptions(flags);
   using backend = await openBackend(options);
   const about = {
+    winwinlay: `winwinlay ${project.version}`,
     date: new Date().toISOString().slice(0, 10),
     backend: backend.description,
     runtime: process.versions.bun

@@ -41,8 +41,10 @@ test("WorkPlan counts a guided pass as dearer than a plain one, and names all it
   using unet = await loadUnet(plan, source);
   await source.close();
   using inputs = passInputs(unet, 16);
+  const first = await plan.count(() => inputs.plain());
   const plain = await plan.count(() => inputs.plain());
   const guided = await plan.count(() => inputs.guided());
+  assert.ok(first.flops > plain.flops); // the text is projected once
   assert.ok(guided.flops > 1.3 * plain.flops && guided.flops < 3 * plain.flops);
   for (const work of [plain, guided]) {
     const listed = work.products.reduce((n, p) => n + p.count * p.flops, 0);
