@@ -1,11 +1,13 @@
 /** Statistics, Markdown, and the bars that a run is held against. */
 
-/** The middle of a list; of an even one the upper middle. */
+/** The middle of a list; of an even one the mean of both middles. */
 export function median(list: readonly number[]): number {
   if (list.length === 0) {
     throw new RangeError("Cannot take a median: the list must not be empty");
   }
-  return list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)]!;
+  const sorted = list.toSorted((a, b) => a - b);
+  const half = (sorted.length - 1) / 2;
+  return (sorted[Math.floor(half)]! + sorted[Math.ceil(half)]!) / 2;
 }
 
 /** `exp(mean log x)`; NaN of nothing. */

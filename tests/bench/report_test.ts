@@ -17,9 +17,9 @@ import {
   spread,
 } from "../../bench/report.ts";
 
-test("median() is the middle, of an even list the upper one", () => {
+test("median() is the middle, of an even list the mean of two", () => {
   assert.equal(median([3, 1, 2]), 2);
-  assert.equal(median([4, 1, 3, 2]), 3);
+  assert.equal(median([4, 1, 3, 2]), 2.5);
   assert.throws(() => median([]), RangeError);
 });
 
