@@ -70,6 +70,15 @@ export async function runsPerSample(
 }
 
 /**
+ * Waits until a backend has done what was recorded. By reading a number: Dawn answers at once where
+ * nothing was copied to what is read.
+ */
+export async function finished(backend: Backend): Promise<void> {
+  using one = backend.alloc([1]);
+  await backend.read([one]);
+}
+
+/**
  * Times something on a backend.
  *
  * @returns Seconds of `times` runs and one wait.
@@ -79,10 +88,10 @@ export function timer(
   run: () => void | Promise<void>,
 ): (times: number) => Promise<number> {
   return async (times) => {
-    await backend.read([]);
+    await finished(backend);
     const start = performance.now();
     for (let i = 0; i < times; i++) await run();
-    await backend.read([]);
+    await finished(backend);
     return (performance.now() - start) / 1000;
   };
 }

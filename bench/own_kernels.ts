@@ -4,7 +4,7 @@ import type { Backend, Floats, Tensor } from "../kernels/backend.ts";
 import { conv3x3, winogradWeight } from "../kernels/conv.ts";
 import { gemm } from "../kernels/gemm.ts";
 import { Tape } from "../kernels/tape.ts";
-import type { Contender, Prepared } from "./contender.ts";
+import { type Contender, finished, type Prepared } from "./contender.ts";
 import {
   type AttentionCase,
   attentionInputs,
@@ -48,10 +48,10 @@ function prepared(backend: Backend, { before, run, held }: Run): Prepared {
   return {
     async time(times) {
       const tapes = Array.from({ length: times }, () => before?.());
-      await backend.read([]);
+      await finished(backend);
       const start = performance.now();
       for (const tape of tapes) for (const y of run(tape)) y.dispose();
-      await backend.read([]);
+      await finished(backend);
       return (performance.now() - start) / 1000;
     },
     async result() {
