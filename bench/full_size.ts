@@ -19,6 +19,7 @@ import {
   open,
 } from "../mod.ts";
 import { findBun, softwareEnv } from "../tests/machine.ts";
+import { finished } from "./contender.ts";
 import { planFullSize } from "./full_plan.ts";
 import type { FULL_CONFIGS } from "./full_configs.ts";
 import { writeRandomCheckpoint } from "./random_checkpoint.ts";
@@ -77,7 +78,7 @@ async function runHere(
     weights: "f16",
     onProgress: look,
   });
-  await model.backend.read([]); // until the device has all of it
+  await finished(model.backend); // until the device has all of it
   const loadSeconds = (performance.now() - start) / 1000;
   const deviceBytes = model.backend.memory.reservedBytes;
   const steps: Run["steps"][number][] = [];

@@ -3,7 +3,7 @@ import { Buffer } from "node:buffer";
 import { cp, mkdir, open, rename, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { toHalves } from "../kernels/half.ts";
+import { halfToNumber, toHalves } from "../kernels/half.ts";
 import { Plan } from "../kernels/plan.ts";
 import type { WeightSource } from "../pipeline/parameters.ts";
 import { loadTextEncoder } from "../pipeline/text_encoder.ts";
@@ -43,6 +43,29 @@ export async function componentShapes(
       projection: name === "text_encoder_2",
     });
   return shapes;
+}
+
+/** A component with random fp16 weights that are made when they are read: nothing touches the disk. */
+export async function randomComponent(
+  name: string,
+  config: Readonly<Record<string, unknown>>,
+): Promise<
+  WeightSource & { readonly config: Readonly<Record<string, unknown>> }
+> {
+  const shapes = await componentShapes(name, config);
+  const halves = (tensor: string): Uint16Array<ArrayBuffer> =>
+    tensorOf(tensor, shapes.get(tensor)!, new Random(`${name} ${tensor}`));
+  return {
+    name,
+    config,
+    tensors: new Map(
+      [...shapes].map(([tensor, shape]) => [tensor, { shape, dtype: "F16" }]),
+    ),
+    read: (tensor) =>
+      Promise.resolve(Float32Array.from(halves(tensor), halfToNumber)),
+    readBytes: (tensor) =>
+      Promise.resolve(new Uint8Array(halves(tensor).buffer)),
+  };
 }
 
 /**

@@ -1,0 +1,216 @@
+/**
+ * The benchmark for a machine with a GPU, in one command: everything of `deno task bench`, then SD1.5's
+ * exact architecture with random fp16 weights that are made here, and the same in PyTorch.
+ *
+ *   deno task bench-gpu [--size 512] [--steps 50] [--guided 10] [--only kernels|passes|image|torch]...
+ *     [--model sd15|tiny-scenes] [--folder out/full-size] [--python python3] [--peak TFLOPS] [--quick]
+ *     [--backend webgpu] [--device native|dawn] [--json FILE]
+ *
+ * Needs Deno, the GPU's Vulkan driver, 2.2 GB of disk, and nothing from the network: peers that are not in
+ * Deno's cache, and PyTorch where Python has none, are reported as absent. `--peak` is what shares of the
+ * peak are taken of; without it they are taken of measured rates. `--model tiny-scenes --size 128` puts the
+ * embedded model in SD1.5's place, to try all of it without a GPU.
+ */
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { embeddedModel, open } from "../mod.ts";
+import { pixelsPerCell } from "../pipeline/generate.ts";
+import { BACKEND_OPTIONS, expectOneOf, openOptions } from "./flags.ts";
+import { benchImage, benchRequest, type ImageReport } from "./image.ts";
+import { writeRandomCheckpoint } from "./random_checkpoint.ts";
+import {
+  type Bar,
+  barLines,
+  median,
+  percent,
+  short,
+  spread,
+  table,
+} from "./report.ts";
+import { bench, SECTIONS } from "./run.ts";
+import { benchTorch, findTorch, type TorchReport } from "./torch.ts";
+
+const ALL = [...SECTIONS, "torch"] as const;
+/** Beyond it torch and we do not compute the same. */
+const MOST_ERROR = 1e-3;
+
+const { values } = parseArgs({
+  options: {
+    ...BACKEND_OPTIONS,
+    only: { type: "string", multiple: true, default: [...ALL] },
+    model: { type: "string", default: "sd15" },
+    size: { type: "string", default: "512" },
+    steps: { type: "string", default: "50" },
+    guided: { type: "string", default: "10" },
+    folder: { type: "string", default: "out/full-size" },
+    python: { type: "string", default: "python3" },
+    peak: { type: "string" },
+    quick: { type: "boolean", default: false },
+    json: { type: "string" },
+  },
+});
+const { backend, device } = values;
+const flags = { backend: backend ?? "webgpu", device };
+for (const section of values.only) expectOneOf("--only", section, ALL);
+expectOneOf("--model", values.model, ["sd15", "tiny-scenes"]);
+const size = positive("--size"), steps = positive("--steps");
+const guided = positive("--guided");
+const peak = values.peak === undefined ? undefined : positive("--peak");
+const sections = values.only.filter((x) => x !== "torch");
+
+const report = await bench({
+  only: sections,
+  quick: values.quick,
+  flags,
+  side: size / 8,
+});
+console.log(report.markdown);
+const bars: Bar[] = [...report.bars];
+const beside = values.only.includes("torch") ? await besideTorch() : undefined;
+if (bars.length) console.log("\n```text\n" + barLines(bars) + "\n```");
+if (values.json) {
+  const { markdown: _, ...numbers } = report;
+  const all = { ...numbers, model: values.model, beside, bars };
+  await writeFile(values.json, JSON.stringify(all, null, 2) + "\n");
+}
+process.exit(0); // peers keep timers and workers
+
+function positive(flag: `--${"size" | "steps" | "guided" | "peak"}`): number {
+  const text = values[flag.slice(2) as "size"];
+  const value = Number(text);
+  if (!(value > 0)) {
+    throw new RangeError(
+      `Cannot run the benchmark: ${flag} must be above 0: current value is "${text}"`,
+    );
+  }
+  return value;
+}
+
+/** A picture of ours, and the same steps in torch. */
+async function besideTorch(): Promise<
+  { image: ImageReport; torch: TorchReport | { readonly reason: string } }
+> {
+  await mkdir(values.folder, { recursive: true });
+  const { location, folder } = await checkpoint();
+  console.error(`loading ${values.model}`);
+  using model = await open(location, openOptions(flags));
+  const request = { steps, guided, size };
+  console.error(`a picture of ${size}x${size}`);
+  await model.generate(benchRequest({ ...request, steps: 2, guided: 1 })); // compiles
+  const image = await benchImage(model, request);
+  const found = await findTorch(values.python);
+  let torch: TorchReport | { readonly reason: string };
+  if ("version" in found) {
+    console.error(`PyTorch ${found.version}`);
+    const { unet, vae } = model.networks;
+    torch = await benchTorch(unet, {
+      python: values.python,
+      folder,
+      task: join(values.folder, "torch-task.safetensors"),
+      side: size / pixelsPerCell(vae),
+      image: request,
+      iterations: image.iterations,
+    });
+    bars.push({
+      text:
+        `${values.model}: noise and gradient are torch's within ${MOST_ERROR}`,
+      passed: Math.max(torch.errors.output, torch.errors.grad) <= MOST_ERROR,
+      found: `relative L2 ${torch.errors.output.toExponential(1)} and ${
+        torch.errors.grad.toExponential(1)
+      }`,
+    });
+  } else torch = found;
+  console.log("\n" + torchTable(image, torch));
+  return { image, torch };
+}
+
+/** What `open` takes, and the folder of the UNet; random weights are written unless they are there. */
+async function checkpoint(): Promise<{ location: string; folder: string }> {
+  const known = embeddedModel(values.model);
+  if (known) {
+    return {
+      location: values.model,
+      folder: fileURLToPath(new URL("unet", known)),
+    };
+  }
+  const location = join(values.folder, "sd15");
+  console.error("random weights of SD1.5");
+  await writeRandomCheckpoint("sd15", location);
+  return { location, folder: join(location, "unet") };
+}
+
+function torchTable(
+  image: ImageReport,
+  torch: TorchReport | { readonly reason: string },
+): string {
+  const { innerWork, denoiseWork, iterations } = image;
+  const direct = {
+    plain: denoiseWork.directFlops,
+    guided: denoiseWork.directFlops + iterations * innerWork.directFlops,
+  };
+  const sampling = [...image.plainStepSeconds, ...image.guidedStepSeconds]
+    .reduce((a, b) => a + b, 0);
+  const sides = [{
+    name: `winwinlay, ${image.backend}`,
+    plain: image.plainStepSeconds,
+    guided: image.guidedStepSeconds,
+    sampling,
+    whole: short(image.seconds),
+    peakBytes: Math.max(...Object.values(image.memory)) as number | null,
+    measured: report.rates && median(report.rates.arithmeticGflops) / 1e3,
+  }];
+  if ("torch" in torch) {
+    sides.push({
+      name: `PyTorch ${torch.torch}, ${torch.dtype}, SDPA, ${torch.device}`,
+      plain: torch.plainStepSeconds,
+      guided: torch.guidedStepSeconds,
+      sampling: torch.imageSeconds,
+      whole: "",
+      peakBytes: torch.peakBytes,
+      measured: torch.matmulTflops,
+    });
+  }
+  type Side = typeof sides[number];
+  const row = (name: string, cell: (side: Side) => string): string[] => [
+    name,
+    ...sides.map(cell),
+  ];
+  const rate = (kind: "plain" | "guided") => (side: Side): string => {
+    if (side[kind].length === 0) return "";
+    const tflops = direct[kind] / median(side[kind]) / 1e12;
+    const share = (of: number | undefined): string =>
+      of === undefined ? "" : percent(tflops / of);
+    return [short(tflops), share(side.measured), share(peak)].filter(Boolean)
+      .join("; ");
+  };
+  const time = (list: readonly number[]): string =>
+    list.length ? spread(list) : "";
+  const of = `of what was measured${
+    peak === undefined ? "" : `; of ${peak} TFLOP/s`
+  }`;
+  const text = table([
+    `${values.model} at ${size}x${size}, ${steps} steps, ${guided} guided`,
+    ...sides.map((s) => s.name),
+  ], [
+    row("plain step (both prompts): s", (s) => time(s.plain)),
+    row(
+      `guided step (${iterations} gradients, then a plain step): s`,
+      (s) => time(s.guided),
+    ),
+    row("all steps: s", (s) => short(s.sampling)),
+    row("whole picture with text and VAE: s", (s) => s.whole),
+    row(`plain step: TFLOP/s by the definition; ${of}`, rate("plain")),
+    row(`guided step: TFLOP/s by the definition; ${of}`, rate("guided")),
+    row(
+      "device GB at most",
+      (s) => s.peakBytes === null ? "" : short(s.peakBytes / 1e9),
+    ),
+  ]);
+  const note = "torch" in torch
+    ? "Measured rates: float32 multiply-adds in WGSL for us, one large product in its own type for torch."
+    : `PyTorch did not take part: ${torch.reason}`;
+  return `${text}\n\n${note}`;
+}
