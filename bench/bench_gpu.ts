@@ -17,7 +17,7 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { embeddedModel, open } from "../mod.ts";
-import { pixelsPerCell } from "../pipeline/generate.ts";
+import { pixelsPerCell } from "../pipeline/decode.ts";
 import { BACKEND_OPTIONS, expectOneOf, openOptions } from "./flags.ts";
 import { benchImage, benchRequest, type ImageReport } from "./image.ts";
 import { writeRandomCheckpoint } from "./random_checkpoint.ts";

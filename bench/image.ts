@@ -1,4 +1,5 @@
 /** A whole WinWinLay picture: seconds, bytes, and what guidance takes of both time and operations. */
+import { methodOf } from "../pipeline/guidance/methods.ts";
 import { type GenerateRequest, type Model, paint } from "../mod.ts";
 import { planNetworks } from "../pipeline/memory.ts";
 import { median, percent, short, spread, table } from "./report.ts";
@@ -101,9 +102,7 @@ export async function benchImage(
   });
   const seconds = (performance.now() - start) / 1000;
   const counted = await countImage(model, request);
-  const { iterations } = full.guidance.method === "none"
-    ? { iterations: 0 }
-    : full.guidance;
+  const iterations = methodOf(full.guidance)?.iterations(0, full.steps) ?? 0;
   return {
     ...request,
     backend: model.backend.description,

@@ -7,8 +7,9 @@ import {
   LayoutEnergy,
   type Subject,
 } from "../pipeline/energy.ts";
+import { deviceEnergy } from "../pipeline/guidance/device_energy.ts";
+import { guidedSites } from "../pipeline/guidance/sites.ts";
 import {
-  guidedSites,
   winwinlay,
   WINWINLAY_DEFAULTS,
 } from "../pipeline/guidance/winwinlay.ts";
@@ -58,17 +59,19 @@ export function passInputs(unet: Unet, side: number): PassInputs {
   const text = repeatedConditioning({ states }); // as the sampler does
   const state = tensor(4, [1, LANGEVIN_STATE]);
   const method = winwinlay(WINWINLAY_DEFAULTS);
-  const sites = new Set(guidedSites(config, WINWINLAY_DEFAULTS.sites));
-  const image: [number, number] = [8 * side, 8 * side];
-  const energy = new LayoutEnergy(
-    backend,
-    SUBJECTS,
-    sites.size,
-    image,
-    ENERGY_DEFAULTS,
+  const at = { step: 0, steps: 1, iteration: 0 };
+  const energy = deviceEnergy(
+    new LayoutEnergy(
+      backend,
+      SUBJECTS,
+      guidedSites(config, WINWINLAY_DEFAULTS.sites),
+      [8 * side, 8 * side],
+      ENERGY_DEFAULTS,
+    ),
+    { rho: () => RHO },
   );
   const gradient = (): Promise<EnergyGradient> =>
-    energyGradient(unet, z, TIMESTEP, text, { energy, sites, rho: RHO });
+    energyGradient(unet, z, TIMESTEP, text, { energy, at });
   return {
     z,
     states,
@@ -79,9 +82,8 @@ export function passInputs(unet: Unet, side: number): PassInputs {
     async guided() {
       const { output, grad, terms } = await gradient();
       method.update(z, output, grad, noise, {
-        step: 0,
-        iteration: 0,
-        iterations: method.iterations,
+        ...at,
+        iterations: method.iterations(at.step, at.steps),
         alphaBar: 0.5,
         state,
       }).dispose();

@@ -6,10 +6,8 @@ import { spawn } from "node:child_process";
 import { writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { ENERGY_DEFAULTS } from "../pipeline/energy.ts";
-import {
-  guidedSites,
-  WINWINLAY_DEFAULTS,
-} from "../pipeline/guidance/winwinlay.ts";
+import { guidedSites } from "../pipeline/guidance/sites.ts";
+import { WINWINLAY_DEFAULTS } from "../pipeline/guidance/winwinlay.ts";
 import { logPrior, rasterizeUnion } from "../pipeline/raster.ts";
 import { attentionSites, type Unet } from "../pipeline/unet.ts";
 import {

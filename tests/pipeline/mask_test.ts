@@ -181,7 +181,7 @@ async function energyOf(shape: Shape, raster: "coverage" | "nearest") {
   using energy = new LayoutEnergy(
     backend,
     [{ name: "x", tokens: [1], ...shape, boxes: shapeBoxes(shape) }],
-    1,
+    ["site"],
     [64, 64],
     { ...ENERGY_DEFAULTS, raster },
   );
