@@ -25,6 +25,7 @@ const GEMM: Kernel = {
   bindings: "rrrrw",
   params: PARAMS,
   ref: gemmRef,
+  flops: ({ M, N, K, Z }) => 2 * M! * N! * K! * Z!,
 };
 const GEMM_VEC4: Kernel = { ...GEMM, name: "gemm_vec4", wgsl: wgslVec4 };
 

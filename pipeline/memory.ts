@@ -2,7 +2,7 @@
  * Will it fit? Runs a request on the plan backend, where nothing is computed and every byte is counted,
  * and picks the fastest way of running it that fits.
  */
-import type { Backend, StorageType } from "../kernels/backend.ts";
+import type { Backend, KernelFamily, StorageType } from "../kernels/backend.ts";
 import { DeviceMemoryError } from "../kernels/errors.ts";
 import { Plan } from "../kernels/plan.ts";
 import type { JsonObject } from "../weights/strict_json.ts";
@@ -54,6 +54,8 @@ export interface MemoryLimits {
   readonly bytes?: number | undefined;
   /** Most bytes of one tensor. */
   readonly maxTensorBytes: number;
+  /** Which kernels run there: they hold different things. Default software. */
+  readonly family?: KernelFamily;
 }
 
 /** Latent cells along a tile's side that are tried, after the whole. Smaller ones show seams. */
@@ -109,9 +111,9 @@ export async function estimateMemory(
   model: PlannedModel,
   request: FullRequest,
   choice: MemoryChoice,
-  maxTensorBytes = Infinity,
+  { maxTensorBytes, family }: MemoryLimits = { maxTensorBytes: Infinity },
 ): Promise<MemoryEstimate> {
-  using plan = new Plan(maxTensorBytes);
+  using plan = new Plan(maxTensorBytes, family);
   const networks = await planNetworks(plan, model, choice.weights);
   // Steps are alike: one that is guided, if any is, and one that is not.
   const { guidance } = request;
@@ -176,7 +178,7 @@ export async function chooseMemory(
           model,
           request,
           choice,
-          limits.maxTensorBytes,
+          limits,
         );
       } catch (error) {
         if (!(error instanceof DeviceMemoryError)) throw error;
@@ -207,10 +209,10 @@ async function fitsBinding(
   model: PlannedModel,
   request: FullRequest,
   choice: MemoryChoice,
-  { maxTensorBytes }: MemoryLimits,
+  limits: MemoryLimits,
 ): Promise<boolean> {
   try {
-    await estimateMemory(model, request, choice, maxTensorBytes);
+    await estimateMemory(model, request, choice, limits);
     return true;
   } catch (error) {
     if (error instanceof DeviceMemoryError) return false;
@@ -253,10 +255,11 @@ export function storageTypes(
 /** Models whose weights are below this are kept in float32, which is a little faster. */
 const SMALL_BYTES = 512 * 2 ** 20;
 
-/** Binding limit of a backend, and bytes it may take. */
+/** Binding limit and kernels of a backend, and bytes it may take. */
 export function limitsOf(
   backend: Backend,
   bytes: number | undefined,
 ): MemoryLimits {
-  return { maxTensorBytes: backend.maxTensorBytes, bytes };
+  const { maxTensorBytes, family } = backend;
+  return { maxTensorBytes, family, bytes };
 }
