@@ -1,8 +1,10 @@
 /** Matrix products: one strided, batched kernel that linear layers, convolutions and attention share. */
 import wgsl from "./gemm.wgsl" with { type: "text" };
+import wgslTiled from "./gemm_tiled.wgsl" with { type: "text" };
 import wgslVec4 from "./gemm_vec4.wgsl" with { type: "text" };
 import type { Kernel, Tensor } from "./backend.ts";
 import { gemmRef } from "./gemm_ref.ts";
+import { tileFor, tileGroups } from "./tiles.ts";
 
 const PARAMS = [
   "M",
@@ -28,6 +30,12 @@ const GEMM: Kernel = {
   flops: ({ M, N, K, Z }) => 2 * M! * N! * K! * Z!,
 };
 const GEMM_VEC4: Kernel = { ...GEMM, name: "gemm_vec4", wgsl: wgslVec4 };
+const GEMM_TILED: Kernel = {
+  ...GEMM,
+  name: "gemm_tiled",
+  wgsl: wgslTiled,
+  bindings: "rrrrwrr",
+};
 
 /** Where a matrix lies in a tensor, in elements. Only A may be stored as f16. */
 export interface Matrix {
@@ -57,8 +65,11 @@ export interface GemmOptions {
   readonly residual?: Tensor | undefined;
   /** Add to what `C` holds instead of overwriting it. */
   readonly accumulate?: boolean;
-  /** Which kernel; `auto` takes `vec4` where sizes allow. For tests. */
-  readonly variant?: "auto" | "any" | "vec4";
+  /**
+   * Which kernel; `auto` takes `tiled` in the gpu family, else `vec4` where sizes allow, else `any`.
+   * For tests.
+   */
+  readonly variant?: "auto" | "any" | "vec4" | "tiled";
 }
 
 /**
@@ -108,14 +119,63 @@ export function gemm(
       `Cannot run gemm: residual must have the size of C: current shape is [${residual.shape}]`,
     );
   }
-  const four = (x: Matrix): boolean =>
-    x.stride % 4 === 0 && (x.offset ?? 0) % 4 === 0 &&
-    (x.batchStride ?? 0) % 4 === 0;
   const fits = !bRow && N % 4 === 0 && four(b) && four(c);
   if (variant === "vec4" && !fits) {
     throw new RangeError(
       "Cannot run gemm_vec4: N, strides and offsets must be multiples of 4",
     );
+  }
+  const { backend } = c.tensor;
+  const params = {
+    Z: batch,
+    M,
+    N,
+    K,
+    lda: a.stride,
+    ldb: b.stride,
+    ldc: c.stride,
+    sa: a.batchStride ?? 0,
+    sb: b.batchStride ?? 0,
+    sc: c.batchStride ?? 0,
+    oa: a.offset ?? 0,
+    ob: b.offset ?? 0,
+    oc: c.offset ?? 0,
+    alpha,
+  };
+  const bind = [
+    a.tensor,
+    b.tensor,
+    bias ?? a.tensor,
+    residual ?? a.tensor,
+    c.tensor,
+  ];
+  const constants = {
+    A_ROW: Number(aRow),
+    A_HALF: Number(a.tensor.type === "f16"),
+    BIAS: Number(bias !== undefined),
+    RESIDUAL: Number(residual !== undefined),
+    ACCUMULATE: Number(accumulate),
+    LONG: Number(K > 64), // short sums need no second set of registers
+  };
+  if (
+    variant === "tiled" || variant === "auto" && backend.family === "gpu"
+  ) {
+    const tile = tileFor(M, N, batch);
+    const aQuads = !aRow && M % 4 === 0 && four(a) && a.tensor.type === "f32";
+    const bQuads = !bRow && N % 4 === 0 && four(b);
+    backend.dispatch(GEMM_TILED, {
+      bind: [...bind, a.tensor, b.tensor],
+      params,
+      constants: {
+        ...constants,
+        ...tile,
+        B_ROW: Number(bRow),
+        A_QUAD: Number(aQuads),
+        B_QUAD: Number(bQuads),
+      },
+      groups: [...tileGroups(tile, M, N), batch],
+    });
+    return;
   }
   const vec4 = fits && variant !== "any";
   const rows = vec4 ? 8 : 4; // that a thread holds; both kernels hold 8 columns
@@ -124,43 +184,23 @@ export function gemm(
   const wide = M <= 2 * rows && N > 64;
   const TX = wide ? threads / 2 : N > 32 ? 8 : N > 16 ? 4 : 2;
   const TY = threads / TX;
-  c.tensor.backend.dispatch(vec4 ? GEMM_VEC4 : GEMM, {
-    bind: [
-      a.tensor,
-      b.tensor,
-      bias ?? a.tensor,
-      residual ?? a.tensor,
-      c.tensor,
-    ],
-    params: {
-      Z: batch,
-      M,
-      N,
-      K,
-      lda: a.stride,
-      ldb: b.stride,
-      ldc: c.stride,
-      sa: a.batchStride ?? 0,
-      sb: b.batchStride ?? 0,
-      sc: c.batchStride ?? 0,
-      oa: a.offset ?? 0,
-      ob: b.offset ?? 0,
-      oc: c.offset ?? 0,
-      alpha,
-    },
+  backend.dispatch(vec4 ? GEMM_VEC4 : GEMM, {
+    bind,
+    params,
     constants: {
       TX,
       TY,
-      A_ROW: Number(aRow),
-      A_HALF: Number(a.tensor.type === "f16"),
+      ...constants,
       ...(vec4 ? {} : { B_ROW: Number(bRow) }),
-      BIAS: Number(bias !== undefined),
-      RESIDUAL: Number(residual !== undefined),
-      ACCUMULATE: Number(accumulate),
-      LONG: Number(K > 64), // short sums need no second set of registers
     },
     groups: [Math.ceil(N / (TX * 8)), Math.ceil(M / (TY * rows)), batch],
   });
+}
+
+/** Whether every line starts at a multiple of 4. */
+function four(x: Matrix): boolean {
+  return x.stride % 4 === 0 && (x.offset ?? 0) % 4 === 0 &&
+    (x.batchStride ?? 0) % 4 === 0;
 }
 
 function check(
