@@ -92,6 +92,7 @@ fn main(
   var o5 = vec4f(); var o6 = vec4f(); var o7 = vec4f(); var o8 = vec4f(); var o9 = vec4f();
   for (var j0 = 0u; j0 < end; j0 += KEYS) {
     let j = j0 + 4u * l.y;
+    let count = min(KEYS, end - j0);
     var s0 = vec4f(); var s1 = vec4f(); var s2 = vec4f(); var s3 = vec4f();
     for (var d0 = 0u; d0 < p.width; d0 += DEPTH) {
       workgroupBarrier();
@@ -100,7 +101,7 @@ fn main(
         stage[DEPTH * TX + i] = quadOfK(z, d0 + i / TY, j0 + i % TY * 4u);
       }
       workgroupBarrier();
-      for (var d = 0u; d < DEPTH; d++) {
+      for (var d = 0u; d < min(DEPTH, p.width - d0); d++) {
         let queries = stage[d * TX + l.x];
         let keys = stage[DEPTH * TX + d * TY + l.y];
         s0 += keys.x * queries;
@@ -117,7 +118,7 @@ fn main(
     stage[l.y * TX + l.x] = max(max(s0, s1), max(s2, s3));
     workgroupBarrier();
     var now = high;
-    for (var i = 0u; i < TY; i++) { now = max(now, stage[i * TX + l.x]); }
+    for (var i = 0u; i < count; i += 4u) { now = max(now, stage[i / 4u * TX + l.x]); }
     let shrink = exp(high - now);
     high = now;
     s0 = exp(s0 - now); s1 = exp(s1 - now); s2 = exp(s2 - now); s3 = exp(s3 - now);
@@ -130,13 +131,13 @@ fn main(
     // Each tile is added up by itself: rounding grows with their number, not with that of keys.
     var t0 = vec4f(); var t1 = vec4f(); var t2 = vec4f(); var t3 = vec4f(); var t4 = vec4f();
     var t5 = vec4f(); var t6 = vec4f(); var t7 = vec4f(); var t8 = vec4f(); var t9 = vec4f();
-    for (var first = 0u; first < min(KEYS, end - j0); first += 4u * QUADS) {
+    for (var first = 0u; first < count; first += 4u * QUADS) {
       workgroupBarrier();
       for (var i = thread; i < 16u * PARTS * QUADS; i += TX * TY) {
         stage[i] = quadOfV(z, i / QUADS, j0 + first + i % QUADS * 4u);
       }
       workgroupBarrier();
-      for (var quad = 0u; quad < QUADS; quad++) {
+      for (var quad = 0u; quad < min(QUADS, (count - first + 3u) / 4u); quad++) {
         let at = (first + 4u * quad) * TX + l.x;
         let a = probs[at];
         let b = probs[at + TX];
@@ -170,7 +171,7 @@ fn main(
   stage[l.y * TX + l.x] = sum;
   workgroupBarrier();
   var total = vec4f();
-  for (var i = 0u; i < TY; i++) { total += stage[i * TX + l.x]; }
+  for (var i = 0u; i < min(4u * TY, end); i += 4u) { total += stage[i / 4u * TX + l.x]; }
   let inverse = 1.0 / total;
   put(z, l.y + 0u, n, o0 * inverse);
   if (PARTS > 1u) { put(z, l.y + 16u, n, o1 * inverse); }
