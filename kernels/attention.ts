@@ -29,7 +29,11 @@ import {
   runGroups,
   type Tensor,
 } from "./backend.ts";
-import { FLASH_WIDTH, flashAttention } from "./flash_attention.ts";
+import {
+  FLASH_WIDTH,
+  flashAttention,
+  flashAttentionGrad,
+} from "./flash_attention.ts";
 import { gemm } from "./gemm.ts";
 import { transposeInto } from "./transpose.ts";
 
@@ -206,6 +210,10 @@ export function attention(
     h: Tensor | undefined,
     needs: readonly boolean[],
   ): (Tensor | undefined)[] => {
+    if (flash) {
+      const parts = { q, k, v, out, stats, go, h, probed };
+      return flashAttentionGrad(parts, shape, needs);
+    }
     const flags = { OUTPUT: Number(!!go), PROBE: Number(!!h) };
     using delta = backend.alloc([z, queries]);
     backend.dispatch(DELTA, {

@@ -25,37 +25,52 @@ struct Params { queries: u32, keys: u32, width: u32, scale: f32 }
 var<workgroup> stage: array<vec4f, 384>;
 var<workgroup> probs: array<vec4f, 512>; // [KEYS][TX]
 
+fn numberOfQ(at: u32, n: u32) -> f32 {
+  if (n >= p.queries) { return 0.0; }
+  return q[at];
+}
+
 fn quadOfQ(z: u32, d: u32, n: u32) -> vec4f {
-  var quad = vec4f();
-  if (d >= p.width) { return quad; }
+  if (d >= p.width) { return vec4f(); }
   let at = (z * p.width + d) * p.queries + n;
-  if (n < p.queries) { quad.x = q[at]; }
-  if (n + 1u < p.queries) { quad.y = q[at + 1u]; }
-  if (n + 2u < p.queries) { quad.z = q[at + 2u]; }
-  if (n + 3u < p.queries) { quad.w = q[at + 3u]; }
-  return quad;
+  return vec4f(
+    numberOfQ(at, n),
+    numberOfQ(at + 1u, n + 1u),
+    numberOfQ(at + 2u, n + 2u),
+    numberOfQ(at + 3u, n + 3u),
+  );
+}
+
+fn numberOfK(at: u32, j: u32) -> f32 {
+  if (j >= p.keys) { return 0.0; }
+  return k[at];
 }
 
 fn quadOfK(z: u32, d: u32, j: u32) -> vec4f {
-  var quad = vec4f();
-  if (d >= p.width) { return quad; }
+  if (d >= p.width) { return vec4f(); }
   let at = (z * p.width + d) * p.keys + j;
-  if (j < p.keys) { quad.x = k[at]; }
-  if (j + 1u < p.keys) { quad.y = k[at + 1u]; }
-  if (j + 2u < p.keys) { quad.z = k[at + 2u]; }
-  if (j + 3u < p.keys) { quad.w = k[at + 3u]; }
-  return quad;
+  return vec4f(
+    numberOfK(at, j),
+    numberOfK(at + 1u, j + 1u),
+    numberOfK(at + 2u, j + 2u),
+    numberOfK(at + 3u, j + 3u),
+  );
+}
+
+fn numberOfV(at: u32, j: u32) -> f32 {
+  if (j >= p.keys) { return 0.0; }
+  return v[at];
 }
 
 fn quadOfV(z: u32, d: u32, j: u32) -> vec4f {
-  var quad = vec4f();
-  if (d >= p.width) { return quad; }
+  if (d >= p.width) { return vec4f(); }
   let at = (z * p.width + d) * p.keys + j;
-  if (j < p.keys) { quad.x = v[at]; }
-  if (j + 1u < p.keys) { quad.y = v[at + 1u]; }
-  if (j + 2u < p.keys) { quad.z = v[at + 2u]; }
-  if (j + 3u < p.keys) { quad.w = v[at + 3u]; }
-  return quad;
+  return vec4f(
+    numberOfV(at, j),
+    numberOfV(at + 1u, j + 1u),
+    numberOfV(at + 2u, j + 2u),
+    numberOfV(at + 3u, j + 3u),
+  );
 }
 
 // Which of the queries n to n + 3 see key j.
