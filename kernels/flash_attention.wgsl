@@ -107,7 +107,7 @@ fn main(
   var o5 = vec4f(); var o6 = vec4f(); var o7 = vec4f(); var o8 = vec4f(); var o9 = vec4f();
   for (var j0 = 0u; j0 < end; j0 += KEYS) {
     let j = j0 + 4u * l.y;
-    let count = min(KEYS, end - j0);
+    let tileEnd = min(j0 + KEYS, end);
     var s0 = vec4f(); var s1 = vec4f(); var s2 = vec4f(); var s3 = vec4f();
     for (var d0 = 0u; d0 < p.width; d0 += DEPTH) {
       workgroupBarrier();
@@ -116,9 +116,10 @@ fn main(
         stage[DEPTH * TX + i] = quadOfK(z, d0 + i / TY, j0 + i % TY * 4u);
       }
       workgroupBarrier();
-      for (var d = 0u; d < min(DEPTH, p.width - d0); d++) {
-        let queries = stage[d * TX + l.x];
-        let keys = stage[DEPTH * TX + d * TY + l.y];
+      let last = min(d0 + DEPTH, p.width);
+      for (var d = d0; d < last; d++) {
+        let queries = stage[(d - d0) * TX + l.x];
+        let keys = stage[DEPTH * TX + (d - d0) * TY + l.y];
         s0 += keys.x * queries;
         s1 += keys.y * queries;
         s2 += keys.z * queries;
@@ -133,7 +134,7 @@ fn main(
     stage[l.y * TX + l.x] = max(max(s0, s1), max(s2, s3));
     workgroupBarrier();
     var now = high;
-    for (var i = 0u; i < count; i += 4u) { now = max(now, stage[i / 4u * TX + l.x]); }
+    for (var i = j0; i < tileEnd; i += 4u) { now = max(now, stage[(i - j0) / 4u * TX + l.x]); }
     let shrink = exp(high - now);
     high = now;
     s0 = exp(s0 - now); s1 = exp(s1 - now); s2 = exp(s2 - now); s3 = exp(s3 - now);
@@ -146,19 +147,20 @@ fn main(
     // Each tile is added up by itself: rounding grows with their number, not with that of keys.
     var t0 = vec4f(); var t1 = vec4f(); var t2 = vec4f(); var t3 = vec4f(); var t4 = vec4f();
     var t5 = vec4f(); var t6 = vec4f(); var t7 = vec4f(); var t8 = vec4f(); var t9 = vec4f();
-    for (var first = 0u; first < count; first += 4u * QUADS) {
+    for (var first = j0; first < tileEnd; first += 4u * QUADS) {
       workgroupBarrier();
       for (var i = thread; i < 16u * PARTS * QUADS; i += TX * TY) {
-        stage[i] = quadOfV(z, i / QUADS, j0 + first + i % QUADS * 4u);
+        stage[i] = quadOfV(z, i / QUADS, first + i % QUADS * 4u);
       }
       workgroupBarrier();
-      for (var quad = 0u; quad < min(QUADS, (count - first + 3u) / 4u); quad++) {
-        let at = (first + 4u * quad) * TX + l.x;
+      let last = min(first + 4u * QUADS, tileEnd);
+      for (var i = first; i < last; i += 4u) {
+        let at = (i - j0) * TX + l.x;
         let a = probs[at];
         let b = probs[at + TX];
         let c = probs[at + 2u * TX];
         let d = probs[at + 3u * TX];
-        let from0 = l.y * QUADS + quad;
+        let from0 = l.y * QUADS + (i - first) / 4u;
         t0 = addKeys(t0, stage[from0 + 0u * QUADS], a, b, c, d);
         if (PARTS > 1u) { t1 = addKeys(t1, stage[from0 + 16u * QUADS], a, b, c, d); }
         if (PARTS > 2u) { t2 = addKeys(t2, stage[from0 + 32u * QUADS], a, b, c, d); }

@@ -153,7 +153,7 @@ fn main(
   var o5 = vec4f(); var o6 = vec4f(); var o7 = vec4f(); var o8 = vec4f(); var o9 = vec4f();
   for (var y0 = start; y0 < end; y0 += OTHERS) {
     let y = y0 + 4u * l.y;
-    let count = min(OTHERS, end - y0);
+    let tileEnd = min(y0 + OTHERS, end);
     var s0 = vec4f(); var s1 = vec4f(); var s2 = vec4f(); var s3 = vec4f();
     var g0 = vec4f(); var g1 = vec4f(); var g2 = vec4f(); var g3 = vec4f();
     // First a b, then ga gb, where that is wanted.
@@ -166,9 +166,10 @@ fn main(
           stage[DEPTH * TX + i] = ofOthers(turn > 0u, z, d0 + i / TY, y0 + i % TY * 4u);
         }
         workgroupBarrier();
-        for (var d = 0u; d < min(DEPTH, p.width - d0); d++) {
-          let ours = stage[d * TX + l.x];
-          let theirs = stage[DEPTH * TX + d * TY + l.y];
+        let last = min(d0 + DEPTH, p.width);
+        for (var d = d0; d < last; d++) {
+          let ours = stage[(d - d0) * TX + l.x];
+          let theirs = stage[DEPTH * TX + (d - d0) * TY + l.y];
           g0 += theirs.x * ours;
           g1 += theirs.y * ours;
           g2 += theirs.z * ours;
@@ -186,19 +187,20 @@ fn main(
     // Each tile is added up by itself: rounding grows with their number, not with that of others.
     var t0 = vec4f(); var t1 = vec4f(); var t2 = vec4f(); var t3 = vec4f(); var t4 = vec4f();
     var t5 = vec4f(); var t6 = vec4f(); var t7 = vec4f(); var t8 = vec4f(); var t9 = vec4f();
-    for (var first = 0u; first < count; first += 4u * QUADS) {
+    for (var first = y0; first < tileEnd; first += 4u * QUADS) {
       workgroupBarrier();
       for (var i = thread; i < 16u * PARTS * QUADS; i += TX * TY) {
-        stage[i] = ofOthers(VALUES, z, i / QUADS, y0 + first + i % QUADS * 4u);
+        stage[i] = ofOthers(VALUES, z, i / QUADS, first + i % QUADS * 4u);
       }
       workgroupBarrier();
-      for (var quad = 0u; quad < min(QUADS, (count - first + 3u) / 4u); quad++) {
-        let at = (first + 4u * quad) * TX + l.x;
+      let last = min(first + 4u * QUADS, tileEnd);
+      for (var i = first; i < last; i += 4u) {
+        let at = (i - y0) * TX + l.x;
         let a = weights[at];
         let b = weights[at + TX];
         let c = weights[at + 2u * TX];
         let d = weights[at + 3u * TX];
-        let from0 = l.y * QUADS + quad;
+        let from0 = l.y * QUADS + (i - first) / 4u;
         t0 = addOthers(t0, stage[from0 + 0u * QUADS], a, b, c, d);
         if (PARTS > 1u) { t1 = addOthers(t1, stage[from0 + 16u * QUADS], a, b, c, d); }
         if (PARTS > 2u) { t2 = addOthers(t2, stage[from0 + 32u * QUADS], a, b, c, d); }
