@@ -463,6 +463,7 @@ export {
   type Dispatch,
   type Floats,
   type Kernel,
+  type KernelFamily,
   type MemoryUse,
   type Params,
   type Recorder,
@@ -470,6 +471,12 @@ export {
   Tensor,
   type Vjp,
 } from "./kernels/backend.ts";
+export {
+  chooseFamily,
+  type ChosenFamily,
+  KERNEL_CHOICES,
+  type KernelChoice,
+} from "./kernels/family.ts";
 export { type DeviceMemory, deviceMemory } from "./kernels/device_memory.ts";
 export { Plan } from "./kernels/plan.ts";
 export { Cpu } from "./kernels/cpu.ts";

@@ -4,7 +4,6 @@ import { join } from "node:path";
 import {
   checkForModel,
   describeModel,
-  type DeviceChoice,
   drawBoxes,
   encodePng,
   enlarge,
@@ -12,11 +11,11 @@ import {
   type GenerateRequest,
   type GenerateResult,
   open,
-  openBackend,
   type PresetName,
   shapeBoxes,
   sideBySide,
 } from "../mod.ts";
+import { backendOf } from "./device.ts";
 import { checkTargets, writeFiles } from "./files.ts";
 import { asUsage, type Flags } from "./flags.ts";
 import { formatSeconds, formatTable, type Io, Progress } from "./io.ts";
@@ -73,10 +72,7 @@ async function paint(
   io: Io,
 ): Promise<{ results: GenerateResult[]; where: string }> {
   const { signal } = io;
-  const backend = await openBackend({
-    backend: flags.choice<"auto" | "webgpu" | "cpu">("backend") ?? "auto",
-    device: flags.choice<DeviceChoice>("device"),
-  });
+  const backend = await backendOf(flags);
   using _backend = backend;
   const where = backend.description;
   if (backend.kind === "cpu") {

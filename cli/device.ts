@@ -3,6 +3,8 @@ import {
   type Backend,
   type DeviceChoice,
   type FullRequest,
+  KERNEL_CHOICES,
+  type KernelChoice,
   type MemoryEstimate,
   memoryLimits,
   type Model,
@@ -31,6 +33,12 @@ export const WHERE_FLAGS: readonly Flag[] = [
     value: "NAME",
     choices: ["native", "dawn"],
     help: "the runtime's own WebGPU, or the npm package webgpu",
+  },
+  {
+    name: "kernels",
+    value: "NAME",
+    choices: KERNEL_CHOICES,
+    help: "auto is gpu, or software where the adapter is a processor (auto)",
   },
 ];
 
@@ -95,6 +103,7 @@ export function backendOf(flags: Flags): Promise<Backend> {
   return openBackend({
     backend: flags.choice<"auto" | "webgpu" | "cpu">("backend") ?? "auto",
     device: flags.choice<DeviceChoice>("device"),
+    kernels: flags.choice<KernelChoice>("kernels"),
   });
 }
 

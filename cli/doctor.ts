@@ -4,10 +4,13 @@ import process from "node:process";
 import {
   type AdapterReport,
   type Backend,
+  chooseFamily,
+  type ChosenFamily,
   Cpu,
   describeAdapters,
   embeddedModel,
   type Floats,
+  type KernelChoice,
   loadUnet,
   openFolder,
   unetForward,
@@ -58,10 +61,13 @@ export async function doctor(
     : ["Bun", process.versions["bun"]];
   const cores = availableParallelism();
   const adapters = await describeAdapters();
+  const kernels = flags.choice<KernelChoice>("kernels");
   const expected = await unetPass(new Cpu(), signal);
   const tests: SelfTest[] = [];
   for (const adapter of adapters) {
-    if (adapter.found) tests.push(await selfTest(adapter, expected.eps, io));
+    if (adapter.found) {
+      tests.push(await selfTest(adapter, kernels, expected.eps, io));
+    }
   }
   tests.push({ backend: "cpu", ok: true, passSeconds: expected.seconds });
   // As `openBackend` chooses: the runtime's own WebGPU where it has one, else Dawn; else cpu.
@@ -77,7 +83,11 @@ export async function doctor(
       runtime: `${runtime} ${runtimeVersion}`,
       host,
       cores,
-      adapters,
+      adapters: adapters.map((adapter) =>
+        adapter.found
+          ? { ...adapter, kernels: chooseFamily(adapter.info, kernels) }
+          : adapter
+      ),
       tests,
       auto: chosen.backend,
     }));
@@ -88,7 +98,7 @@ export async function doctor(
   );
   io.out("");
   for (const adapter of adapters) {
-    for (const line of adapterLines(adapter)) io.out(line);
+    for (const line of adapterLines(adapter, kernels)) io.out(line);
   }
   io.out("");
   io.out(
@@ -100,7 +110,10 @@ export async function doctor(
   return chosen.ok ? 0 : 1;
 }
 
-function adapterLines(adapter: AdapterReport): string[] {
+function adapterLines(
+  adapter: AdapterReport,
+  kernels: KernelChoice | undefined,
+): string[] {
   if (!adapter.found) {
     return [`${adapter.choice.padEnd(7)}none: ${adapter.reason}`];
   }
@@ -112,10 +125,12 @@ function adapterLines(adapter: AdapterReport): string[] {
     return key.endsWith("Size") ? formatBytes(value) : `${value}`;
   };
   const found = FEATURES.filter((feature) => features.includes(feature));
+  const { family, why }: ChosenFamily = chooseFamily(info, kernels);
   return [
     `${adapter.choice.padEnd(7)}${name}${
       info.isFallbackAdapter ? ", in software: slow" : ""
     }`,
+    `       ${family} kernels: ${why}`,
     `       ${found.join(", ") || "no optional features"}`,
     ...LIMITS.map((key) => `       ${key} ${limit(key)}`),
   ];
@@ -159,11 +174,12 @@ function formatPass(seconds: number): string {
 
 async function selfTest(
   { choice }: AdapterReport,
+  kernels: KernelChoice | undefined,
   expected: Floats,
   { signal }: Io,
 ): Promise<SelfTest> {
   try {
-    const backend = await WebGpu.open({ device: choice });
+    const backend = await WebGpu.open({ device: choice, kernels });
     const { eps, seconds } = await unetPass(backend, signal);
     let [error, size] = [0, 0];
     expected.forEach((y, i) => {

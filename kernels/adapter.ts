@@ -72,7 +72,7 @@ const NEEDED_LIMITS: Readonly<Record<string, number>> = {
   maxComputeInvocationsPerWorkgroup: 256,
   maxComputeWorkgroupSizeX: 256,
   maxComputeWorkgroupStorageSize: 16 * 1024,
-  maxStorageBuffersPerShaderStage: 6,
+  maxStorageBuffersPerShaderStage: 8,
 };
 
 /** A device has the specification's small defaults unless asked for more: ask for these. */
@@ -192,7 +192,7 @@ export async function requestDevice(
 
 /**
  * Compares an adapter with the least the kernels need: 256 invocations, 16 KiB
- * workgroup storage, 6 storage buffers.
+ * workgroup storage, 8 storage buffers.
  *
  * @param limits Limits by WebGPU name.
  * @param where The adapter, for the message.

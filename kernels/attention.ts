@@ -1,7 +1,8 @@
 /**
  * Attention in chunks of queries, so that no N x N matrix is ever held: scores of one chunk by a
  * matrix product, softmax over the keys, values by a matrix product; the way back computes each
- * chunk's probabilities again.
+ * chunk's probabilities again. In the gpu family by the kernels of `flash_attention.ts`, unless heads
+ * are wider than these can hold, as an autoencoder's one head is.
  *
  * Probes: for chosen keys (text tokens) the log-probabilities come out as a second, differentiable
  * result. Their gradient is `h = dE/d log a = a dE/da`, which is bounded, and the softmax Jacobian
@@ -28,6 +29,11 @@ import {
   runGroups,
   type Tensor,
 } from "./backend.ts";
+import {
+  FLASH_WIDTH,
+  flashAttention,
+  flashAttentionGrad,
+} from "./flash_attention.ts";
 import { gemm } from "./gemm.ts";
 import { transposeInto } from "./transpose.ts";
 
@@ -178,7 +184,10 @@ export function attention(
 
   using stats = backend.alloc([z, 2, queries]);
   const out = backend.alloc(q.shape);
-  for (const [first, columns] of chunks) {
+  const shape = { heads: z, queries, keys, width, causal };
+  const flash = backend.family === "gpu" && width <= FLASH_WIDTH;
+  if (flash) flashAttention([q, k, v], shape, { stats, out });
+  for (const [first, columns] of flash ? [] : chunks) {
     using s = exponentials(first, columns, stats, false);
     options.edit?.(s, first);
     gemm(
@@ -189,11 +198,13 @@ export function attention(
       { batch: z },
     );
   }
-  backend.dispatch(SCALE, {
-    bind: [out, stats],
-    params: { count: z * queries, width, queries },
-    groups: elementGroups(z * queries),
-  });
+  if (!flash) {
+    backend.dispatch(SCALE, {
+      bind: [out, stats],
+      params: { count: z * queries, width, queries },
+      groups: elementGroups(z * queries),
+    });
+  }
   const tokens = probe?.length ?? 0;
   using probed = tokens
     ? backend.upload(Float32Array.from(probe!), [tokens])
@@ -213,6 +224,10 @@ export function attention(
     h: Tensor | undefined,
     needs: readonly boolean[],
   ): (Tensor | undefined)[] => {
+    if (flash) {
+      const parts = { q, k, v, out, stats, go, h, probed };
+      return flashAttentionGrad(parts, shape, needs);
+    }
     const flags = { OUTPUT: Number(!!go), PROBE: Number(!!h) };
     using delta = backend.alloc([z, queries]);
     backend.dispatch(DELTA, {

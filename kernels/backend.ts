@@ -33,6 +33,8 @@ export interface Kernel {
     params: Params,
     constants: Params,
   ) => void;
+  /** Floating-point operations of its matrix products, two per multiplication; none if left out. */
+  readonly flops?: (params: Params) => number;
 }
 
 /** What one dispatch needs. */
@@ -97,10 +99,18 @@ export interface Recorder {
   ): void;
 }
 
+/**
+ * Which implementation of the matrix kernels ops take: `software` for adapters that are processors,
+ * `gpu` for the others; see `family.ts`.
+ */
+export type KernelFamily = "software" | "gpu";
+
 /** A place where tensors live and kernels run. */
 export interface Backend extends Disposable {
   /** `webgpu` runs WGSL, `cpu` runs the references, `plan` runs nothing and counts bytes. */
   readonly kind: "webgpu" | "cpu" | "plan";
+  /** Which kernels the ops take. Both give the same up to rounding. */
+  readonly family: KernelFamily;
   /** Adapter and runtime, for people. */
   readonly description: string;
   /** The tape that records now, if any. Ops consult it. */

@@ -1,16 +1,20 @@
 /**
  * Two-dimensional convolutions: 3x3 with stride 1 by Winograd F(2x2, 3x3), which needs 2.25 times
- * fewer multiplications; every other size by columns and one matrix product.
+ * fewer multiplications; every other size by columns and one matrix product. In the gpu family all
+ * of them by one tiled kernel.
  */
 import col2imWgsl from "./col2im.wgsl" with { type: "text" };
 import im2colWgsl from "./im2col.wgsl" with { type: "text" };
 import {
+  type Backend,
   elementGroups,
   expectSize,
   type Kernel,
   record,
+  storedBytes,
   type Tensor,
 } from "./backend.ts";
+import { convTiled, convTiledGrad } from "./conv_tiled.ts";
 import { gemm } from "./gemm.ts";
 import { col2imRef, im2colRef } from "./im2col_ref.ts";
 import { atMost, transformWeight, winograd } from "./winograd.ts";
@@ -42,6 +46,9 @@ const COL2IM: Kernel = {
   ref: col2imRef,
 };
 
+/** Stride 1 and an image of the same size. */
+const SAME = { kernel: 3, stride: 1, top: 1, left: 1 };
+
 /** Columns of a convolution stay below this. */
 const COLUMN_BYTES = 32 * 2 ** 20;
 
@@ -55,6 +62,18 @@ export interface Conv3x3Options {
   readonly residual?: Tensor | undefined;
   /** Bounds what the convolution holds besides input and output; to test that. */
   readonly workBytes?: number;
+}
+
+/**
+ * Whether `conv3x3` is faster on f32 kernels in Winograd form. Not in the gpu family, and where the
+ * adapter could not bind the form, 16/9 as large, it cannot be had.
+ */
+export function prefersWinograd(
+  backend: Backend,
+  [out, channels]: readonly [number, number],
+): boolean {
+  return backend.family === "software" &&
+    storedBytes([16, out, channels], "f32") <= backend.maxTensorBytes;
 }
 
 /**
@@ -78,8 +97,9 @@ export function winogradWeight(weight: Tensor, u?: Tensor): Tensor {
  * 3x3 convolution, stride 1, zero padding 1.
  *
  * @param x `[batch, in, height, width]`.
- * @param weight `[16, out, in]` from `winogradWeight`, which is faster, or `[out, in, 3, 3]` as
- *   checkpoints have it, f32 or f16, which is 1.78 times or 3.6 times smaller and gives the same numbers.
+ * @param weight `[16, out, in]` from `winogradWeight`, or `[out, in, 3, 3]` as checkpoints have it, f32
+ *   or f16, which is 1.78 times or 3.6 times smaller. The software family does both by Winograd, with the
+ *   same numbers, the former faster; the gpu family does the latter directly, which is faster there.
  * @returns `[batch, out, height, width]`. Differentiable in `x`, `shift` and `residual`; saves nothing.
  */
 export function conv3x3(
@@ -103,7 +123,10 @@ export function conv3x3(
   if (residual) {
     expectSize(residual, batch * out * height * width, "conv3x3 residual");
   }
-  const y = winograd(x, weight, [channels, out], false, options);
+  const tiled = raw && x.backend.family === "gpu";
+  const y = tiled
+    ? convTiled(x, weight, [out, height, width], SAME, options)
+    : winograd(x, weight, [channels, out], false, options);
   const inputs = [
     x,
     ...(shift ? [shift] : []),
@@ -111,9 +134,11 @@ export function conv3x3(
   ];
   record([y], inputs, [], ([g], needs) => {
     const grads: (Tensor | undefined)[] = [
-      needs[0]
-        ? winograd(g!, weight, [out, channels], true, { workBytes })
-        : undefined,
+      !needs[0]
+        ? undefined
+        : tiled
+        ? convTiledGrad(g!, weight, [channels, height, width], SAME)
+        : winograd(g!, weight, [out, channels], true, { workBytes }),
     ];
     if (shift) grads.push(needs[1] ? sumCells(g!, shift) : undefined);
     if (residual) grads.push(needs[grads.length] ? g!.retain() : undefined);
@@ -185,6 +210,20 @@ export function conv(x: Tensor, weight: Tensor, options: ConvOptions): Tensor {
     );
   }
   const backend = x.backend;
+  if (backend.family === "gpu") {
+    const geometry = { kernel, stride, top, left };
+    const to = [out, outHeight, outWidth] as const;
+    const y = convTiled(x, weight, to, geometry, { bias });
+    record(
+      [y],
+      [x],
+      [],
+      ([g]) => [
+        convTiledGrad(g!, weight, [channels, height, width], geometry),
+      ],
+    );
+    return y;
+  }
   const cells = outHeight * outWidth;
   const params = {
     height,

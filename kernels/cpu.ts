@@ -6,6 +6,7 @@ import {
   expectReadable,
   type Floats,
   type Kernel,
+  type KernelFamily,
   type MemoryUse,
   type Recorder,
   sizeOf,
@@ -21,10 +22,21 @@ export class Cpu implements Backend {
   /** See `Backend`. */
   readonly description = "cpu (float64 references)";
   /** See `Backend`. */
+  readonly family: KernelFamily;
+  /** See `Backend`. */
   tape: Recorder | undefined = undefined;
   #live = 0;
   #peak = 0;
   readonly #free = new Map<number, Float64Array[]>();
+
+  /**
+   * Starts with nothing.
+   *
+   * @param family Whose references run. Those of `software` are the quicker ones.
+   */
+  constructor(family: KernelFamily = "software") {
+    this.family = family;
+  }
 
   /** See `Backend`. */
   get memory(): MemoryUse {

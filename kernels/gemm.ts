@@ -1,8 +1,10 @@
 /** Matrix products: one strided, batched kernel that linear layers, convolutions and attention share. */
 import wgsl from "./gemm.wgsl" with { type: "text" };
+import wgslTiled from "./gemm_tiled.wgsl" with { type: "text" };
 import wgslVec4 from "./gemm_vec4.wgsl" with { type: "text" };
 import type { Kernel, Tensor } from "./backend.ts";
 import { gemmRef } from "./gemm_ref.ts";
+import { tileFor, tileGroups } from "./tiles.ts";
 
 const PARAMS = [
   "M",
@@ -23,14 +25,37 @@ const PARAMS = [
   "across",
   "flags",
 ];
+const TILED_PARAMS = [
+  "M",
+  "N",
+  "K",
+  "lda",
+  "ldb",
+  "ldc",
+  "sa",
+  "sb",
+  "sc",
+  "oa",
+  "ob",
+  "oc",
+  "alpha:f",
+];
 const GEMM: Kernel = {
   name: "gemm",
   wgsl,
   bindings: "rrrrw",
   params: PARAMS,
   ref: gemmRef,
+  flops: ({ M, N, K, Z }) => 2 * M! * N! * K! * Z!,
 };
 const GEMM_VEC4: Kernel = { ...GEMM, name: "gemm_vec4", wgsl: wgslVec4 };
+const GEMM_TILED: Kernel = {
+  ...GEMM,
+  name: "gemm_tiled",
+  wgsl: wgslTiled,
+  bindings: "rrrrwrr",
+  params: TILED_PARAMS,
+};
 
 /** Threads of a workgroup, as in the kernels. */
 const THREADS = 8;
@@ -63,8 +88,11 @@ export interface GemmOptions {
   readonly residual?: Tensor | undefined;
   /** Add to what `C` holds instead of overwriting it. */
   readonly accumulate?: boolean;
-  /** Which kernel; `auto` takes `vec4` where sizes allow. For tests. */
-  readonly variant?: "auto" | "any" | "vec4";
+  /**
+   * Which kernel; `auto` takes `tiled` in the gpu family, else `vec4` where sizes allow, else `any`.
+   * For tests.
+   */
+  readonly variant?: "auto" | "any" | "vec4" | "tiled";
 }
 
 /**
@@ -114,54 +142,86 @@ export function gemm(
       `Cannot run gemm: residual must have the size of C: current shape is [${residual.shape}]`,
     );
   }
-  const four = (x: Matrix): boolean =>
-    x.stride % 4 === 0 && (x.offset ?? 0) % 4 === 0 &&
-    (x.batchStride ?? 0) % 4 === 0;
   const fits = !bRow && N % 4 === 0 && four(b) && four(c);
   if (variant === "vec4" && !fits) {
     throw new RangeError(
       "Cannot run gemm_vec4: N, strides and offsets must be multiples of 4",
     );
   }
+  const { backend } = c.tensor;
+  const params = {
+    Z: batch,
+    M,
+    N,
+    K,
+    lda: a.stride,
+    ldb: b.stride,
+    am: aRow ? a.stride : 1,
+    ak: aRow ? 1 : a.stride,
+    bn: bRow ? b.stride : 1,
+    bk: bRow ? 1 : b.stride,
+    ldc: c.stride,
+    sa: a.batchStride ?? 0,
+    sb: b.batchStride ?? 0,
+    sc: c.batchStride ?? 0,
+    oa: a.offset ?? 0,
+    ob: b.offset ?? 0,
+    oc: c.offset ?? 0,
+    alpha,
+    flags: (bias ? 1 : 0) | (residual ? 2 : 0) | (accumulate ? 4 : 0),
+  };
+  const bind = [
+    a.tensor,
+    b.tensor,
+    bias ?? a.tensor,
+    residual ?? a.tensor,
+    c.tensor,
+  ];
+  const A_HALF = Number(a.tensor.type === "f16");
+  if (
+    variant === "tiled" || variant === "auto" && backend.family === "gpu"
+  ) {
+    const tile = tileFor(M, N, batch);
+    const aQuads = !aRow && M % 4 === 0 && four(a) && a.tensor.type === "f32";
+    const bQuads = !bRow && N % 4 === 0 && four(b);
+    backend.dispatch(GEMM_TILED, {
+      bind: [...bind, a.tensor, b.tensor],
+      params,
+      constants: {
+        ...tile,
+        A_HALF,
+        A_ROW: Number(aRow),
+        B_ROW: Number(bRow),
+        BIAS: Number(bias !== undefined),
+        RESIDUAL: Number(residual !== undefined),
+        ACCUMULATE: Number(accumulate),
+        LONG: Number(K > 64), // short sums need no second set of registers
+        A_QUAD: Number(aQuads),
+        B_QUAD: Number(bQuads),
+      },
+      groups: [...tileGroups(tile, M, N), batch],
+    });
+    return;
+  }
   const vec4 = fits && variant !== "any";
   const rows = vec4 ? 8 : 4; // that a thread holds; both kernels hold 8 columns
   const across = N > 16 ? 4 : N > 8 ? 2 : 1;
-  const flags = (bias ? 1 : 0) | (residual ? 2 : 0) | (accumulate ? 4 : 0);
-  c.tensor.backend.dispatch(vec4 ? GEMM_VEC4 : GEMM, {
-    bind: [
-      a.tensor,
-      b.tensor,
-      bias ?? a.tensor,
-      residual ?? a.tensor,
-      c.tensor,
-    ],
-    params: {
-      Z: batch,
-      M,
-      N,
-      K,
-      am: aRow ? a.stride : 1,
-      ak: aRow ? 1 : a.stride,
-      bn: bRow ? b.stride : 1,
-      bk: bRow ? 1 : b.stride,
-      ldc: c.stride,
-      sa: a.batchStride ?? 0,
-      sb: b.batchStride ?? 0,
-      sc: c.batchStride ?? 0,
-      oa: a.offset ?? 0,
-      ob: b.offset ?? 0,
-      oc: c.offset ?? 0,
-      alpha,
-      across,
-      flags,
-    },
-    constants: { A_HALF: Number(a.tensor.type === "f16") },
+  backend.dispatch(vec4 ? GEMM_VEC4 : GEMM, {
+    bind,
+    params: { ...params, across },
+    constants: { A_HALF },
     groups: [
       Math.ceil(N / (across * 8)),
       Math.ceil(M / (THREADS / across * rows)),
       batch,
     ],
   });
+}
+
+/** Whether every line starts at a multiple of 4. */
+function four(x: Matrix): boolean {
+  return x.stride % 4 === 0 && (x.offset ?? 0) % 4 === 0 &&
+    (x.batchStride ?? 0) % 4 === 0;
 }
 
 function check(

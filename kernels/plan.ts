@@ -8,6 +8,7 @@ import {
   expectData,
   type Floats,
   type Kernel,
+  type KernelFamily,
   type MemoryUse,
   type PlannedKernel,
   type Recorder,
@@ -25,6 +26,8 @@ export class Plan implements Backend {
   /** See `Backend`. */
   readonly description = "plan (nothing is computed)";
   /** See `Backend`. */
+  readonly family: KernelFamily;
+  /** See `Backend`. */
   readonly maxTensorBytes: number;
   /** See `Backend`. */
   tape: Recorder | undefined = undefined;
@@ -41,9 +44,12 @@ export class Plan implements Backend {
   /**
    * Starts with nothing.
    *
-   * @param maxTensorBytes The adapter's binding limit: what exceeds it is an error, as on a device. */
-  constructor(maxTensorBytes = Infinity) {
+   * @param maxTensorBytes The adapter's binding limit: what exceeds it is an error, as on a device.
+   * @param family Whose buffers are counted: that of the device which is planned for.
+   */
+  constructor(maxTensorBytes = Infinity, family: KernelFamily = "software") {
     this.maxTensorBytes = maxTensorBytes;
+    this.family = family;
   }
 
   /** Floating-point operations of the matrix products so far: two per multiplication. */
@@ -107,8 +113,7 @@ export class Plan implements Backend {
     this.#dispatches++;
     const key = `${kernel.name} ${JSON.stringify(constants)}`;
     if (!this.#kernels.has(key)) this.#kernels.set(key, { kernel, constants });
-    const { M, N, K, Z = 1 } = params;
-    if (kernel.name.startsWith("gemm")) this.#flops += 2 * M! * N! * K! * Z;
+    this.#flops += kernel.flops?.(params) ?? 0;
   }
 
   /** See `Backend`. */

@@ -17,6 +17,7 @@ import {
   expectReadable,
   type Floats,
   type Kernel,
+  type KernelFamily,
   type MemoryUse,
   type Params,
   type PlannedKernel,
@@ -27,6 +28,7 @@ import {
   Tensor,
 } from "./backend.ts";
 import { DeviceLostError, DeviceMemoryError } from "./errors.ts";
+import { chooseFamily, type KernelChoice } from "./family.ts";
 import { checkTensorBytes, Pool } from "./pool.ts";
 
 const UNIFORM_STEP = 256; // minUniformBufferOffsetAlignment's default
@@ -39,6 +41,8 @@ export class WebGpu implements Backend {
   readonly kind = "webgpu";
   /** See `Backend`. */
   readonly description: string;
+  /** See `Backend`. */
+  readonly family: KernelFamily;
   /** What the adapter said about itself. */
   readonly adapter: OpenedAdapter;
   /** See `Backend`. */
@@ -65,8 +69,13 @@ export class WebGpu implements Backend {
   #error: Error | undefined;
   #compileError: Error | undefined;
 
-  private constructor(adapter: OpenedAdapter, device: GPUDevice) {
+  private constructor(
+    adapter: OpenedAdapter,
+    device: GPUDevice,
+    family: KernelFamily,
+  ) {
     this.adapter = adapter;
+    this.family = family;
     this.#device = device;
     const { description, device: name, vendor } = adapter.info;
     this.description = `${
@@ -104,15 +113,20 @@ export class WebGpu implements Backend {
    * Opens a device.
    *
    * @param options.device `native` is the runtime's own WebGPU, `dawn` the npm package `webgpu`.
+   * @param options.kernels Which kernels run; `auto`, the default, goes by the adapter.
    * @throws {NoDeviceError} If there is no adapter, or one that cannot run the kernels.
    */
   static async open(
-    options: { device?: DeviceChoice | undefined } = {},
+    options: {
+      device?: DeviceChoice | undefined;
+      kernels?: KernelChoice | undefined;
+    } = {},
   ): Promise<WebGpu> {
     const adapter = await openAdapter(
       options.device ? { device: options.device } : {},
     );
-    return new WebGpu(adapter, await requestDevice(adapter));
+    const { family } = chooseFamily(adapter.info, options.kernels);
+    return new WebGpu(adapter, await requestDevice(adapter), family);
   }
 
   /** How many bind groups are kept; it stops growing once steps repeat. */

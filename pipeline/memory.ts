@@ -4,6 +4,7 @@
  */
 import type {
   Backend,
+  KernelFamily,
   PlannedKernel,
   StorageType,
 } from "../kernels/backend.ts";
@@ -60,6 +61,8 @@ export interface MemoryLimits {
   readonly bytes?: number | undefined;
   /** Most bytes of one tensor. */
   readonly maxTensorBytes: number;
+  /** Which kernels run there: they hold different things. Default software. */
+  readonly family?: KernelFamily;
 }
 
 /** Latent cells along a tile's side that are tried, after the whole. Smaller ones show seams. */
@@ -115,9 +118,9 @@ export async function estimateMemory(
   model: PlannedModel,
   request: FullRequest,
   choice: MemoryChoice,
-  maxTensorBytes = Infinity,
+  { maxTensorBytes, family }: MemoryLimits = { maxTensorBytes: Infinity },
 ): Promise<MemoryEstimate> {
-  using plan = new Plan(maxTensorBytes);
+  using plan = new Plan(maxTensorBytes, family);
   const networks = await planNetworks(plan, model, choice.weights);
   // Steps are alike, and a guided one has also what one without guidance has.
   const short: FullRequest = {
@@ -179,7 +182,7 @@ export async function chooseMemory(
           model,
           request,
           choice,
-          limits.maxTensorBytes,
+          limits,
         );
       } catch (error) {
         if (!(error instanceof DeviceMemoryError)) throw error;
@@ -210,10 +213,10 @@ async function fitsBinding(
   model: PlannedModel,
   request: FullRequest,
   choice: MemoryChoice,
-  { maxTensorBytes }: MemoryLimits,
+  limits: MemoryLimits,
 ): Promise<boolean> {
   try {
-    await estimateMemory(model, request, choice, maxTensorBytes);
+    await estimateMemory(model, request, choice, limits);
     return true;
   } catch (error) {
     if (error instanceof DeviceMemoryError) return false;
@@ -256,10 +259,11 @@ export function storageTypes(
 /** Models whose weights are below this are kept in float32, which is a little faster. */
 const SMALL_BYTES = 512 * 2 ** 20;
 
-/** Binding limit of a backend, and bytes it may take. */
+/** Binding limit and kernels of a backend, and bytes it may take. */
 export function limitsOf(
   backend: Backend,
   bytes: number | undefined,
 ): MemoryLimits {
-  return { maxTensorBytes: backend.maxTensorBytes, bytes };
+  const { maxTensorBytes, family } = backend;
+  return { maxTensorBytes, family, bytes };
 }

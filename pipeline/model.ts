@@ -4,6 +4,7 @@ import type { Backend, StorageType } from "../kernels/backend.ts";
 import { Cpu } from "../kernels/cpu.ts";
 import { deviceMemory } from "../kernels/device_memory.ts";
 import { DeviceMemoryError, NoDeviceError } from "../kernels/errors.ts";
+import { chooseFamily, type KernelChoice } from "../kernels/family.ts";
 import { Plan } from "../kernels/plan.ts";
 import { WebGpu } from "../kernels/webgpu.ts";
 import { EMBEDDED_MODELS, embeddedModel } from "../weights/embedded.ts";
@@ -75,6 +76,8 @@ export interface OpenOptions {
   readonly backend?: "auto" | "webgpu" | "cpu" | Backend;
   /** `native` is the runtime's own WebGPU, `dawn` the npm package `webgpu`. */
   readonly device?: DeviceChoice | undefined;
+  /** `gpu` or `software` kernels on WebGPU, or `auto`: what suits the adapter. Default auto. */
+  readonly kernels?: KernelChoice | undefined;
   /** Which files of a folder to read. */
   readonly variant?: "fp16" | undefined;
   /** What the UNet of a single file predicts. Left out: what the file says of itself. */
@@ -105,19 +108,21 @@ export interface OpenOptions {
 
 /** Opens the backend that `options` ask for. */
 export async function openBackend(
-  options: Pick<OpenOptions, "backend" | "device"> = {},
+  options: Pick<OpenOptions, "backend" | "device" | "kernels"> = {},
 ): Promise<Backend> {
-  const { backend = "auto", device } = options;
+  const { backend = "auto", device, kernels } = options;
   if (typeof backend === "object") return backend;
-  if (backend === "cpu") return new Cpu();
+  const cpu = () =>
+    new Cpu(chooseFamily({ isFallbackAdapter: true }, kernels).family);
+  if (backend === "cpu") return cpu();
   try {
-    return await WebGpu.open({ device });
+    return await WebGpu.open({ device, kernels });
   } catch (error) {
     // Asked for a device by name: its absence is an error, not a reason to be slow.
     if (backend === "webgpu" || device || !(error instanceof NoDeviceError)) {
       throw error;
     }
-    return new Cpu();
+    return cpu();
   }
 }
 
@@ -343,7 +348,7 @@ export async function planMemory(
     regions: [{ phrase: "x", tokens: [1], boxes: [[0, 0, 0.5, 0.5]] }],
     steps: 2,
   }, facts.limits).request;
-  const bytes = await floatBytes(facts);
+  const bytes = await floatBytes(facts, limits);
   const types = storageTypes(options.weights ?? "auto", bytes, facts.bits);
   return await chooseMemory(facts, request, limits, types);
 }
@@ -367,8 +372,11 @@ async function planAhead(
 }
 
 /** Bytes of the weights in float32. */
-async function floatBytes(facts: ModelFacts): Promise<number> {
-  using plan = new Plan();
+async function floatBytes(
+  facts: ModelFacts,
+  { family }: MemoryLimits,
+): Promise<number> {
+  using plan = new Plan(Infinity, family);
   const { text, unet, vae } = await planNetworks(plan, facts, "f32");
   const bytes = plan.memory.liveBytes;
   for (const x of [...text.map((t) => t.encoder), unet, vae]) {

@@ -6,7 +6,7 @@ import {
   storedBytes,
   type Tensor,
 } from "../kernels/backend.ts";
-import { winogradWeight } from "../kernels/conv.ts";
+import { prefersWinograd, winogradWeight } from "../kernels/conv.ts";
 import { halfToNumber, toHalves } from "../kernels/half.ts";
 import { WeightsError } from "../weights/errors.ts";
 
@@ -83,7 +83,7 @@ export interface Affine {
 
 /** A linear layer or a convolution. */
 export interface Layer {
-  /** `[out, in]`; 3x3 convolutions `[out, in, 3, 3]`, or with stride 1 in Winograd form `[16, out, in]`. */
+  /** `[out, in]`; 3x3 convolutions `[out, in, 3, 3]`, or with stride 1 perhaps in Winograd form `[16, out, in]`. */
   readonly weight: Tensor;
   /** `[out]`. */
   readonly bias: Tensor | undefined;
@@ -201,14 +201,14 @@ export class Parameters implements Disposable {
   }
 
   /**
-   * A 3x3 convolution with stride 1: in Winograd form, which is faster and 16/9 as large; as it is
-   * where weights are stored as f16, or where the adapter could not bind the Winograd form.
+   * A 3x3 convolution with stride 1: in Winograd form, 16/9 as large, where that is faster and weights
+   * are stored as f32; else as it is.
    */
   conv3x3(name: string, out: number, channels: number): Layer {
     const shape = [out, channels, 3, 3];
     const form = [16, out, channels];
     const weight = this.#storage === "f32" &&
-        storedBytes(form, "f32") <= this.backend.maxTensorBytes
+        prefersWinograd(this.backend, [out, channels])
       ? this.#want(`${name}.weight`, shape, "f32", form)
       : this.matrix(`${name}.weight`, shape);
     return { weight, bias: this.tensor(`${name}.bias`, [out]) };

@@ -1,8 +1,9 @@
 /** The backend that the environment asks for: every kernel and network test runs on it. */
 import process from "node:process";
 import type { DeviceChoice } from "../kernels/adapter.ts";
-import type { Backend } from "../kernels/backend.ts";
+import type { Backend, KernelFamily } from "../kernels/backend.ts";
 import { Cpu } from "../kernels/cpu.ts";
+import { KERNEL_CHOICES, type KernelChoice } from "../kernels/family.ts";
 import { WebGpu } from "../kernels/webgpu.ts";
 
 /** `WINWINLAY_TEST_BACKEND`: which backend, default `cpu`. */
@@ -19,13 +20,26 @@ export const DEVICE: DeviceChoice | undefined = choose<DeviceChoice, undefined>(
   undefined,
 );
 
+/** `WINWINLAY_TEST_KERNELS`: which kernels, default what suits the adapter. */
+export const KERNELS: KernelChoice = choose(
+  "WINWINLAY_TEST_KERNELS",
+  KERNEL_CHOICES,
+  "auto",
+);
+
+/** The references of one family. */
+function openCpu(): Backend {
+  const family: KernelFamily = KERNELS === "gpu" ? "gpu" : "software";
+  return new Cpu(family);
+}
+
 let opened: Promise<Backend> | undefined;
 
 /** The configured backend, opened once per process. Not for the caller to dispose. */
 export function testBackend(): Promise<Backend> {
   opened ??= BACKEND === "cpu"
-    ? Promise.resolve(new Cpu())
-    : WebGpu.open({ device: DEVICE });
+    ? Promise.resolve(openCpu())
+    : WebGpu.open({ device: DEVICE, kernels: KERNELS });
   return opened;
 }
 

@@ -11,6 +11,7 @@ import type { DeviceChoice } from "../kernels/adapter.ts";
 import type { Backend } from "../kernels/backend.ts";
 import { Cpu } from "../kernels/cpu.ts";
 import { NoDeviceError } from "../kernels/errors.ts";
+import { KERNEL_CHOICES } from "../kernels/family.ts";
 import { WebGpu } from "../kernels/webgpu.ts";
 import type { Check } from "./golden/compare.ts";
 import { type Outcome, readCases, runCase } from "./golden/runner.ts";
@@ -24,6 +25,7 @@ bun tests/golden.ts --dir ../shared/golden
   --models DIR      where models lie that cases name; default ../shared/models, then weights
   --backend NAME    webgpu (default) or cpu
   --device NAME     native or dawn; default is the runtime's choice
+  --kernels NAME    auto (default), software or gpu
   --filter TEXT     only cases whose id or kind contains TEXT; may be repeated
   --json            one object per case, with every tensor
   -v, --verbose     every tensor of every case
@@ -52,6 +54,7 @@ async function main(args: readonly string[]): Promise<number> {
         models: { type: "string" },
         backend: { type: "string", default: "webgpu" },
         device: { type: "string" },
+        kernels: { type: "string", default: "auto" },
         filter: { type: "string", multiple: true, default: [] },
         json: { type: "boolean", default: false },
         verbose: { type: "boolean", short: "v", default: false },
@@ -66,6 +69,12 @@ async function main(args: readonly string[]): Promise<number> {
     return 0;
   }
   const { dir = defaultDir(), device, filter } = values;
+  const kernels = KERNEL_CHOICES.find((name) => name === values.kernels);
+  if (kernels === undefined) {
+    return usage(
+      `Cannot run ${values.kernels} kernels: they must be one of ${KERNEL_CHOICES}`,
+    );
+  }
   if (!["cpu", "webgpu"].includes(values.backend)) {
     return usage(`Cannot run on ${values.backend}: it must be cpu or webgpu`);
   }
@@ -80,8 +89,11 @@ async function main(args: readonly string[]): Promise<number> {
   let backend: Backend;
   try {
     backend = values.backend === "cpu"
-      ? new Cpu()
-      : await WebGpu.open({ device: device as DeviceChoice | undefined });
+      ? new Cpu(kernels === "gpu" ? "gpu" : "software")
+      : await WebGpu.open({
+        device: device as DeviceChoice | undefined,
+        kernels,
+      });
   } catch (error) {
     if (!(error instanceof NoDeviceError)) throw error;
     console.error(error.message);

@@ -2,12 +2,15 @@
  * `deno task test`: every suite in every configuration, with a count for each.
  *
  * ```text
- * unit (deno)  all tests that need no backend
- * unit (bun)   tests/weights and tests/pipeline once more, under Bun
- * cpu          tests/kernels, tests/networks, tests/golden_test.ts on the reference backend
- * deno-wgpu    the same on WebGPU: Deno's navigator.gpu
- * deno-dawn    the same on WebGPU: Dawn (npm webgpu) under Deno
- * bun-dawn     the same on WebGPU: Dawn under Bun
+ * unit (deno)    all tests that need no backend
+ * unit (bun)     tests/weights and tests/pipeline once more, under Bun
+ * cpu            tests/kernels, tests/networks, tests/golden_test.ts on the reference backend
+ * deno-wgpu      the same on WebGPU: Deno's navigator.gpu
+ * deno-dawn      the same on WebGPU: Dawn (npm webgpu) under Deno
+ * bun-dawn       the same on WebGPU: Dawn under Bun
+ * cpu-gpu        the references of the kernels that real GPUs get
+ * deno-wgpu-gpu  these kernels on the same adapter, with memory, pixels and golden cases
+ * deno-dawn-gpu  the same on Dawn, without memory and pixels
  * ```
  *
  * A configuration that cannot run is MISSING and fails the run unless
@@ -30,7 +33,8 @@ import { countJunit, type Counts } from "./setup.ts";
 const HELP = `deno task test
 deno task test --only unit --only cpu --filter softmax
 
-  --only NAME       unit, cpu, deno-wgpu, deno-dawn or bun-dawn; may be repeated
+  --only NAME       unit, cpu, deno-wgpu, deno-dawn, bun-dawn, cpu-gpu, deno-wgpu-gpu or
+                    deno-dawn-gpu; may be repeated
   --filter TEXT     only tests whose name contains TEXT
   --install         install a missing software Vulkan driver (root, apt); default in CI
   --software        use the software adapter even if there is a GPU; default in CI
@@ -83,6 +87,16 @@ async function listSuites(): Promise<Suite[]> {
     env: Record<string, string>,
   ) => ({ name, only: name.split(" ")[0]!, runtime, files, env });
   const both = /^tests\/(weights|pipeline)\//;
+  // What a family changes; software adapters would never get to see the other one.
+  const family = {
+    WINWINLAY_TEST_KERNELS: "gpu",
+    WINWINLAY_TEST_GOLDEN: "op-,block-,unet-tiny-sd15-32,unet-tiny-sdxl-32",
+  };
+  const ops = /\/(gemm|conv|attention|linear|family)_test\.ts$/;
+  const familyOps = backend.filter((path) => ops.test(path));
+  const familyAll = backend.filter((path) =>
+    ops.test(path) || /\/(golden|storage|same_pixels)_test\.ts$/.test(path)
+  );
   return [
     suite("unit (deno)", "deno", unit, cpu),
     suite("unit (bun)", "bun", unit.filter((path) => both.test(path)), cpu),
@@ -90,6 +104,14 @@ async function listSuites(): Promise<Suite[]> {
     suite("deno-wgpu", "deno", backend, gpu("native")),
     suite("deno-dawn", "deno", backend, gpu("dawn")),
     suite("bun-dawn", "bun", backend, gpu("dawn")),
+    suite("cpu-gpu", "deno", familyOps, { ...cpu, ...family }),
+    suite("deno-wgpu-gpu", "deno", familyAll, { ...gpu("native"), ...family }),
+    suite(
+      "deno-dawn-gpu",
+      "deno",
+      familyAll.filter((path) => !path.startsWith("tests/networks/")),
+      { ...gpu("dawn"), ...family },
+    ),
   ];
 }
 

@@ -119,7 +119,7 @@ if (process.env.WINWINLAY_TEST_BACKEND !== "cpu") {
       maxComputeInvocationsPerWorkgroup: 256,
       maxComputeWorkgroupSizeX: 256,
       maxComputeWorkgroupStorageSize: 16384,
-      maxStorageBuffersPerShaderStage: 6,
+      maxStorageBuffersPerShaderStage: 8,
     };
     checkLimits(least, "a device");
     for (const [name, limit] of Object.entries(least)) {

@@ -142,6 +142,28 @@ test("attention() matches its definition: causal", async () => {
   });
 });
 
+test("attention() matches its definition around the tiles of the gpu family", async () => {
+  // 32 queries by 64 keys, the other way round on the way back, 16 dimensions at a time.
+  const base = { heads: 2, width: 4, numeric: false };
+  for (const n of [31, 32, 33]) {
+    await checkAttention({ ...base, queries: [n], keys: [n + 32] });
+  }
+  await checkAttention({ ...base, queries: [130], keys: [67], probe: [66] });
+  const causal = { ...base, causal: true };
+  await checkAttention({ ...causal, queries: [130], keys: [130] });
+  await checkAttention({ ...causal, queries: [65], keys: [190] });
+  // 160 is a head of SD 1.5; wider ones do without the flash kernels.
+  for (const width of [17, 160, 161]) {
+    const c = { heads: 1, width, queries: [33], keys: [65], numeric: false };
+    await checkAttention(c);
+  }
+});
+
+test("attention() matches its definition past 65,535 queries", async () => {
+  const base = { heads: 1, width: 2, numeric: false };
+  await checkAttention({ ...base, queries: [65_601], keys: [3] });
+});
+
 test("attention() matches its definition at sizes of the networks", async () => {
   const base = { heads: 8, width: 40, numeric: false };
   await checkAttention({ ...base, queries: [16, 16], keys: [16, 16] });

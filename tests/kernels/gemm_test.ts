@@ -1,7 +1,8 @@
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
 import { gemm, type GemmOptions } from "../../kernels/gemm.ts";
-import { testBackend } from "../backend.ts";
+import { tileFor } from "../../kernels/tiles.ts";
+import { KERNELS, testBackend } from "../backend.ts";
 import { sumBound } from "../compare.ts";
 import { checkOp, halfInput, type Input, input } from "./check_op.ts";
 
@@ -18,7 +19,7 @@ interface Case {
   readonly bias?: boolean;
   readonly residual?: boolean;
   readonly accumulate?: boolean;
-  readonly variant?: "auto" | "any" | "vec4";
+  readonly variant?: GemmOptions["variant"];
   /** A stored as f16. */
   readonly half?: boolean;
 }
@@ -115,7 +116,13 @@ async function checkGemm(c: Case): Promise<void> {
   });
 }
 
-// Sizes around what one workgroup covers: 16 or 64 columns; 32 or 128 rows.
+/** The kernels of the configured family. */
+const VARIANTS = KERNELS === "gpu"
+  ? ["tiled"] as const
+  : ["any", "vec4"] as const;
+
+// Sizes around what one workgroup covers: 16 or 64 columns, 32 or 128 rows; tiled 8, 32, 64 or 128
+// columns and 32, 64 or 128 rows.
 const SIZES = [
   [1, 1, 1],
   [1, 4, 1],
@@ -139,33 +146,64 @@ test("gemm() matches its definition for sizes around the workgroup's", async () 
   for (const size of SIZES) await checkGemm({ size });
 });
 
-for (const variant of ["any", "vec4"] as const) {
+test("gemm() matches its definition at sizes of the networks and past 65,535 rows", async () => {
+  await checkGemm({ size: [320, 4096, 320] });
+  await checkGemm({ size: [70_001, 5, 3] });
+});
+
+if (KERNELS === "gpu") {
+  test("gemm() matches its definition with every tile", async () => {
+    const sizes = [
+      [[509, 2045, 35], { TX: 16, TY: 16, QUADS: 2 }],
+      [[512, 2048, 3], { TX: 16, TY: 16, QUADS: 2 }],
+      [[509, 1030, 35], { TX: 8, TY: 16, QUADS: 2 }],
+      [[512, 1024, 3], { TX: 8, TY: 16, QUADS: 2 }],
+      [[509, 9, 35], { TX: 8, TY: 8, QUADS: 1 }],
+      [[509, 8, 35], { TX: 2, TY: 32, QUADS: 1 }],
+      [[1280, 1, 321], { TX: 2, TY: 32, QUADS: 1 }],
+    ] as const;
+    for (const [size, tile] of sizes) {
+      assert.deepEqual(tileFor(size[0], size[1], 1), tile);
+      await checkGemm({ size });
+    }
+  });
+}
+
+for (const variant of VARIANTS) {
   test(`gemm() matches its definition for every layout: ${variant}`, async () => {
     const layouts = ["row", "column"] as const;
     for (const a of layouts) {
-      for (const b of variant === "any" ? layouts : ["row"] as const) {
+      for (const b of variant !== "vec4" ? layouts : ["row"] as const) {
         for (const N of [12, 36]) {
           await checkGemm({ size: [37, N, 19], a, b, variant });
         }
+        if (variant !== "tiled") continue;
+        // Quads of both, of one, of none; sums over more than one block.
+        await checkGemm({ size: [36, 36, 99], a, b, variant });
+        await checkGemm({ size: [37, 35, 65], a, b, variant });
       }
     }
   });
 
   test(`gemm() keeps to strides, offsets and batch strides: ${variant}`, async () => {
-    const pad = variant === "any" ? 3 : 4;
-    for (const N of [12, 72]) {
-      const size = [35, N, 9] as const;
-      await checkGemm({ size, batch: 3, pad, variant });
-      await checkGemm({ size, batch: 2, pad, variant, shared: true });
+    const pads = { any: [3], vec4: [4], tiled: [3, 4] }[variant];
+    for (const pad of pads) {
+      for (const N of [12, 72]) {
+        const size = [35, N, 9] as const;
+        await checkGemm({ size, batch: 3, pad, variant });
+        await checkGemm({ size, batch: 2, pad, variant, shared: true });
+      }
+      for (const M of variant === "tiled" ? [35, 36] : [35]) {
+        await checkGemm({
+          size: [M, 72, 9],
+          batch: 3,
+          pad,
+          variant,
+          a: "column",
+          b: variant !== "vec4" ? "column" : "row",
+        });
+      }
     }
-    await checkGemm({
-      size: [35, 72, 9],
-      batch: 3,
-      pad,
-      variant,
-      a: "column",
-      b: variant === "any" ? "column" : "row",
-    });
   });
 
   test(`gemm() adds bias, residual and C, and scales only the product: ${variant}`, async () => {
@@ -180,7 +218,7 @@ for (const variant of ["any", "vec4"] as const) {
 }
 
 test("gemm() takes A in f16, by rows and by columns", async () => {
-  for (const variant of ["any", "vec4"] as const) {
+  for (const variant of VARIANTS) {
     for (const a of ["row", "column"] as const) {
       const base = { half: true, variant, a } as const;
       await checkGemm({ ...base, size: [37, 12, 19] });

@@ -1,11 +1,12 @@
 /** Paints the same small request twice on the given device and prints both pixel hashes. */
 import { createHash } from "node:crypto";
 import process from "node:process";
-import { type DeviceChoice, open } from "../../mod.ts";
+import { type DeviceChoice, type KernelChoice, open } from "../../mod.ts";
 
 await using model = await open("tiny-scenes", {
   backend: "webgpu",
   device: process.argv[2] as DeviceChoice,
+  kernels: process.env.WINWINLAY_TEST_KERNELS as KernelChoice | undefined,
 });
 for (let i = 0; i < 2; i++) {
   const { rgb, png } = await model.generate({

@@ -15,7 +15,7 @@ import { estimateMemory } from "../../pipeline/memory.ts";
 import { open } from "../../pipeline/model.ts";
 import { attentionSites, loadUnet } from "../../pipeline/unet.ts";
 import { energyGradient } from "../../pipeline/unet_grad.ts";
-import { BACKEND, DEVICE, testBackend } from "../backend.ts";
+import { BACKEND, DEVICE, KERNELS, testBackend } from "../backend.ts";
 import { compare, rand } from "../compare.ts";
 import { tinyUnet } from "./tiny_unet.ts";
 
@@ -107,8 +107,8 @@ if (BACKEND === "webgpu") {
     for (
       const run of [{}, { storage: "f16", recompute: true }] satisfies Run[]
     ) {
-      using own = await WebGpu.open({ device: DEVICE });
-      using plan = new Plan(own.maxTensorBytes);
+      using own = await WebGpu.open({ device: DEVICE, kernels: KERNELS });
+      using plan = new Plan(own.maxTensorBytes, own.family);
       await guidedPass(own, run);
       await guidedPass(plan, run);
       assert.deepEqual(own.memory, plan.memory);
@@ -173,7 +173,10 @@ if (BACKEND === "webgpu") {
       [thrifty, { bestOf: 3 }],
     ];
     for (const [memory, more] of runs) {
-      using backend = await WebGpu.open({ device: DEVICE });
+      using backend = await WebGpu.open({
+        device: DEVICE,
+        kernels: KERNELS,
+      });
       using model = await open("tiny-scenes", { backend, weights: "f16" });
       const { request } = model.check({ ...REQUEST, ...more });
       const { report } = await model.generate(request, { memory });
@@ -182,7 +185,7 @@ if (BACKEND === "webgpu") {
           model.facts,
           request,
           { weights: "f16", ...memory },
-          backend.maxTensorBytes,
+          backend,
         );
       assert.deepEqual(report.memory, phases);
       assert.equal(report.peakBytes, peakBytes);

@@ -1,0 +1,129 @@
+/**
+ * Convolutions of the gpu family: one matrix product that gathers its right side from the image, so
+ * that weights stay as checkpoints have them and nothing is held besides input and output.
+ */
+import wgsl from "./conv_tiled.wgsl" with { type: "text" };
+import type { Kernel, Tensor } from "./backend.ts";
+import { convTiledRef } from "./conv_tiled_ref.ts";
+import { tileFor, tileGroups } from "./tiles.ts";
+
+const KERNEL: Kernel = {
+  name: "conv_tiled",
+  wgsl,
+  bindings: "rrrrrw",
+  params: [
+    "M",
+    "N",
+    "K",
+    "channels",
+    "height",
+    "width",
+    "toWidth",
+    "toCells",
+    "top",
+    "left",
+    "shiftStride",
+  ],
+  ref: convTiledRef,
+  flops: ({ M, N, K }) => 2 * M! * N! * K!,
+};
+
+/** A convolution's kernel and where it starts. */
+export interface Geometry {
+  /** Side of the kernel. */
+  readonly kernel: number;
+  /** Step between outputs. */
+  readonly stride: number;
+  /** Rows of zeros above the image. */
+  readonly top: number;
+  /** Columns of zeros to its left. */
+  readonly left: number;
+}
+
+/** What is added to the result. */
+export interface Added {
+  /** `[channels]`. */
+  readonly bias?: Tensor | undefined;
+  /** `[batch or 1, channels]`. */
+  readonly shift?: Tensor | undefined;
+  /** Like the result. */
+  readonly residual?: Tensor | undefined;
+}
+
+/**
+ * The convolution.
+ *
+ * @param x `[batch, in, height, width]`.
+ * @param weight `[out, in, kernel, kernel]`, f32 or f16.
+ * @param to `[out, outHeight, outWidth]`.
+ * @returns `[batch, out, outHeight, outWidth]`.
+ */
+export function convTiled(
+  x: Tensor,
+  weight: Tensor,
+  to: readonly [number, number, number],
+  geometry: Geometry,
+  added: Added = {},
+): Tensor {
+  return run(x, weight, to, geometry, added, false);
+}
+
+/**
+ * Its transpose.
+ *
+ * @param g Gradient on the result, `[batch, out, outHeight, outWidth]`.
+ * @param to `[in, height, width]`.
+ * @returns Gradient on x, `[batch, in, height, width]`.
+ */
+export function convTiledGrad(
+  g: Tensor,
+  weight: Tensor,
+  to: readonly [number, number, number],
+  geometry: Geometry,
+): Tensor {
+  return run(g, weight, to, geometry, {}, true);
+}
+
+function run(
+  x: Tensor,
+  weight: Tensor,
+  [channels, toHeight, toWidth]: readonly [number, number, number],
+  { kernel, stride, top, left }: Geometry,
+  { bias, shift, residual }: Added,
+  grad: boolean,
+): Tensor {
+  const [batch = 0, from = 0, height = 0, width = 0] = x.shape;
+  const toCells = toHeight * toWidth;
+  const [M, N, K] = [channels, batch * toCells, from * kernel * kernel];
+  const tile = tileFor(M, N, 1);
+  const y = x.backend.alloc([batch, channels, toHeight, toWidth]);
+  x.backend.dispatch(KERNEL, {
+    bind: [weight, x, bias ?? x, shift ?? x, residual ?? x, y],
+    params: {
+      M,
+      N,
+      K,
+      channels: from,
+      height,
+      width,
+      toWidth,
+      toCells,
+      top,
+      left,
+      shiftStride: shift && shift.shape[0] !== 1 ? channels : 0,
+    },
+    constants: {
+      ...tile,
+      SIDE: kernel,
+      STRIDE: stride,
+      GRAD: Number(grad),
+      HALF: Number(weight.type === "f16"),
+      BIAS: Number(bias !== undefined),
+      SHIFT: Number(shift !== undefined),
+      RESIDUAL: Number(residual !== undefined),
+      LONG: Number(K > 64), // short sums need no second set of registers
+    },
+    groups: [...tileGroups(tile, M, N), 1],
+  });
+  return y;
+}

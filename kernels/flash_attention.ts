@@ -1,0 +1,167 @@
+/**
+ * Attention of the gpu family: one kernel that never stores the scores, and on the way back one for
+ * each gradient, which compute them again.
+ *
+ * @see Dao et al. 2022, arXiv:2205.14135.
+ */
+import wgsl from "./flash_attention.wgsl" with { type: "text" };
+import gradWgsl from "./flash_attention_grad.wgsl" with { type: "text" };
+import rowsWgsl from "./flash_attention_rows.wgsl" with { type: "text" };
+import { elementGroups, type Kernel, type Tensor } from "./backend.ts";
+import {
+  flashAttentionRef,
+  flashGradRef,
+  flashRowsRef,
+} from "./flash_attention_ref.ts";
+
+const FORWARD: Kernel = {
+  name: "flash_attention",
+  wgsl,
+  bindings: "rrrww",
+  params: ["queries", "keys", "width", "scale:f"],
+  ref: flashAttentionRef,
+  flops: ({ heads, queries, keys, width }) =>
+    4 * heads! * queries! * keys! * width!,
+};
+
+const ROWS: Kernel = {
+  name: "flash_attention_rows",
+  wgsl: rowsWgsl,
+  bindings: "rrrrw",
+  params: ["count", "queries", "width", "tokens"],
+  ref: flashRowsRef,
+};
+const GRAD: Kernel = {
+  name: "flash_attention_grad",
+  wgsl: gradWgsl,
+  bindings: "rrrrrrrw",
+  params: ["own", "others", "width", "tokens", "scale:f"],
+  ref: flashGradRef,
+  flops: ({ heads, own, others, width, products }) =>
+    2 * products! * heads! * own! * others! * width!,
+};
+
+/** Dimensions of a head that the kernels hold at most. */
+export const FLASH_WIDTH = 160;
+
+/** Queries of a workgroup, or keys where it makes gradients on these. */
+const COLUMNS = 32;
+
+/** Sizes of one attention. */
+export interface FlashShape {
+  /** Heads of the whole batch. */
+  readonly heads: number;
+  /** Queries of each. */
+  readonly queries: number;
+  /** Keys of each. */
+  readonly keys: number;
+  /** Dimensions of each, at most `FLASH_WIDTH`. */
+  readonly width: number;
+  /** Whether a query sees only keys up to its own position. */
+  readonly causal: boolean;
+}
+
+/**
+ * `out = softmax(q^T k / sqrt(width)) v`.
+ *
+ * @param q `[heads, width, queries]`, in any shape.
+ * @param k `[heads, width, keys]`.
+ * @param v Like `k`.
+ * @param stats Written: `[heads, 2, queries]`, the largest score and one over the sum.
+ * @param out Written, like `q`.
+ */
+export function flashAttention(
+  [q, k, v]: readonly [Tensor, Tensor, Tensor],
+  { heads, queries, keys, width, causal }: FlashShape,
+  { stats, out }: { readonly stats: Tensor; readonly out: Tensor },
+): void {
+  const scale = 1 / Math.sqrt(width);
+  q.backend.dispatch(FORWARD, {
+    bind: [q, k, v, stats, out],
+    params: { heads, queries, keys, width, scale },
+    constants: { ...parts(width), CAUSAL: Number(causal) },
+    groups: [Math.ceil(queries / COLUMNS), heads, 1],
+  });
+}
+
+/** What the way back starts from. */
+export interface FlashBack {
+  /** Inputs and results of the way there. */
+  readonly q: Tensor;
+  /** See `flashAttention`. */
+  readonly k: Tensor;
+  /** See `flashAttention`. */
+  readonly v: Tensor;
+  /** See `flashAttention`. */
+  readonly out: Tensor;
+  /** See `flashAttention`. */
+  readonly stats: Tensor;
+  /** Gradient on `out`. */
+  readonly go: Tensor | undefined;
+  /** Gradient on the log-probabilities of probed keys, `[heads, tokens, queries]`. */
+  readonly h: Tensor | undefined;
+  /** `[tokens]`, their numbers. */
+  readonly probed: Tensor | undefined;
+}
+
+/**
+ * Gradients on q, k and v, those that are needed; none on v without one on the result.
+ *
+ * @returns New tensors.
+ */
+export function flashAttentionGrad(
+  { q, k, v, out, stats, go, h, probed }: FlashBack,
+  { heads, queries, keys, width, causal }: FlashShape,
+  needs: readonly boolean[],
+): (Tensor | undefined)[] {
+  const { backend } = q;
+  const tokens = probed?.size ?? 0;
+  const flags = { OUTPUT: Number(!!go), PROBE: Number(!!h) };
+  using rows = backend.alloc([heads, 3, queries]);
+  backend.dispatch(ROWS, {
+    bind: [go ?? out, out, h ?? out, stats, rows],
+    params: { count: heads * queries, queries, width, tokens },
+    constants: flags,
+    groups: elementGroups(heads * queries),
+  });
+  const scale = 1 / Math.sqrt(width);
+  const run = (
+    operands: readonly [a: Tensor, b: Tensor, ga: Tensor, gb: Tensor],
+    [own, others]: readonly [number, number],
+    kind: { readonly BY_QUERY: number; readonly VALUES: number },
+  ): Tensor => {
+    const grad = backend.alloc(operands[0].shape);
+    const products = go && !kind.VALUES ? 3 : 2;
+    backend.dispatch(GRAD, {
+      bind: [...operands, rows, h ?? rows, probed ?? rows, grad],
+      params: { heads, own, others, width, tokens, scale, products },
+      constants: {
+        ...parts(width),
+        ...kind,
+        ...kind.VALUES ? { OUTPUT: 1, PROBE: 0 } : flags, // values need neither
+        CAUSAL: Number(causal),
+      },
+      groups: [Math.ceil(own / COLUMNS), heads, 1],
+    });
+    return grad;
+  };
+  const byQuery = [queries, keys] as const;
+  const byKey = [keys, queries] as const;
+  return [
+    needs[0]
+      ? run([q, k, go ?? q, v], byQuery, { BY_QUERY: 1, VALUES: 0 })
+      : undefined,
+    needs[1]
+      ? run([k, q, v, go ?? q], byKey, { BY_QUERY: 0, VALUES: 0 })
+      : undefined,
+    needs[2] && go
+      ? run([k, q, v, go], byKey, { BY_QUERY: 0, VALUES: 1 })
+      : undefined,
+  ];
+}
+
+/** Registers for a width, and how much of the values fits the kernels' workgroup memory then. */
+function parts(width: number): { PARTS: number; QUADS: number } {
+  const PARTS = Math.ceil(width / 16);
+  return { PARTS, QUADS: PARTS <= 3 ? 8 : PARTS <= 6 ? 4 : 2 };
+}

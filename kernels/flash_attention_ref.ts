@@ -1,0 +1,130 @@
+/** Float64 definitions of the flash kernels: head by head, one query after the other. */
+import type { Params } from "./backend.ts";
+
+/** Bindings q, k, v, stats, out; see `flash_attention.wgsl`. The workgroups of y are the heads. */
+export function flashAttentionRef(
+  bind: readonly Float64Array[],
+  p: Params,
+  { CAUSAL = 0 }: Params,
+): void {
+  const [q, k, v, stats, out] = bind as [
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+  ];
+  const { heads = 1, queries = 1, keys = 1, width = 1, scale = 1 } = p;
+  const scores = new Float64Array(keys);
+  for (let z = 0; z < heads; z++) {
+    for (let n = 0; n < queries; n++) {
+      const count = CAUSAL ? Math.min(keys, n + 1) : keys;
+      scores.fill(0);
+      for (let d = 0; d < width; d++) {
+        const x = q[(z * width + d) * queries + n]!;
+        const row = (z * width + d) * keys;
+        for (let j = 0; j < count; j++) {
+          scores[j] = scores[j]! + x * k[row + j]!;
+        }
+      }
+      let high = -Infinity;
+      for (let j = 0; j < count; j++) high = Math.max(high, scale * scores[j]!);
+      let sum = 0;
+      for (let j = 0; j < count; j++) {
+        sum += scores[j] = Math.exp(scale * scores[j]! - high);
+      }
+      for (let d = 0; d < width; d++) {
+        const row = (z * width + d) * keys;
+        let value = 0;
+        for (let j = 0; j < count; j++) value += scores[j]! * v[row + j]!;
+        out[(z * width + d) * queries + n] = value / sum;
+      }
+      stats[z * 2 * queries + n] = high;
+      stats[(z * 2 + 1) * queries + n] = 1 / sum;
+    }
+  }
+}
+
+/** Bindings go, o, h, stats, rows. */
+export function flashRowsRef(
+  bind: readonly Float64Array[],
+  p: Params,
+  { OUTPUT = 0, PROBE = 0 }: Params,
+): void {
+  const [go, o, h, stats, rows] = bind as [
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+  ];
+  const { count = 0, queries = 1, width = 1, tokens = 0 } = p;
+  for (let i = 0; i < count; i++) {
+    const z = Math.floor(i / queries);
+    const n = i % queries;
+    let sum = 0;
+    for (let d = 0; OUTPUT && d < width; d++) {
+      const at = (z * width + d) * queries + n;
+      sum += go[at]! * o[at]!;
+    }
+    for (let t = 0; PROBE && t < tokens; t++) {
+      sum += h[(z * tokens + t) * queries + n]!;
+    }
+    rows[z * 3 * queries + n] = stats[z * 2 * queries + n]!;
+    rows[(z * 3 + 1) * queries + n] = stats[(z * 2 + 1) * queries + n]!;
+    rows[(z * 3 + 2) * queries + n] = sum;
+  }
+}
+
+/** Bindings a, b, ga, gb, rows, h, probed, out. */
+export function flashGradRef(
+  bind: readonly Float64Array[],
+  p: Params,
+  flags: Params,
+): void {
+  const [a, b, ga, gb, rows, h, probed, out] = bind as [
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+  ];
+  const { heads = 1, own = 1, others = 1, width = 1, tokens = 0, scale = 1 } =
+    p;
+  const { BY_QUERY = 0, VALUES = 0, OUTPUT = 0, PROBE = 0, CAUSAL = 0 } = flags;
+  const queries = BY_QUERY ? own : others;
+  for (let z = 0; z < heads; z++) {
+    /** Column i of a tensor with the product of column j of another. */
+    const dot = (x: Float64Array, i: number, y: Float64Array, j: number) => {
+      let sum = 0;
+      for (let d = 0; d < width; d++) {
+        sum += x[(z * width + d) * own + i]! * y[(z * width + d) * others + j]!;
+      }
+      return sum;
+    };
+    for (let i = 0; i < own; i++) {
+      for (let d = 0; d < width; d++) out[(z * width + d) * own + i] = 0;
+      for (let j = 0; j < others; j++) {
+        const [query, key] = BY_QUERY ? [i, j] : [j, i];
+        if (CAUSAL && key > query) continue;
+        const row = (which: number) => rows[(z * 3 + which) * queries + query]!;
+        let value = Math.exp(scale * dot(a, i, b, j) - row(0)) * row(1);
+        if (!VALUES) value *= (OUTPUT ? dot(ga, i, gb, j) : 0) - row(2);
+        for (let t = 0; !VALUES && PROBE && t < tokens; t++) {
+          if (probed[t] === key) {
+            value += h[(z * tokens + t) * queries + query]!;
+          }
+        }
+        const from = VALUES ? gb : b;
+        for (let d = 0; d < width; d++) {
+          const at = (z * width + d) * own + i;
+          out[at] = out[at]! + (VALUES ? 1 : scale) * value *
+              from[(z * width + d) * others + j]!;
+        }
+      }
+    }
+  }
+}
