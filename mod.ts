@@ -315,9 +315,11 @@ export {
 } from "./pipeline/vae.ts";
 export type {
   Attention,
+  KeysAndValues,
   PlainAttention,
   ProbeHooks,
   Resnet,
+  TextContext,
   Transformer,
   TransformerBlock,
 } from "./pipeline/blocks.ts";
@@ -466,6 +468,7 @@ export {
   type KernelFamily,
   type MemoryUse,
   type Params,
+  type PlannedKernel,
   type Recorder,
   type StorageType,
   Tensor,
