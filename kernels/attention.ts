@@ -68,7 +68,7 @@ const DELTA: Kernel = {
 const GRAD: Kernel = {
   name: "softmax_grad",
   wgsl: gradWgsl,
-  bindings: "wrrrr",
+  bindings: "wwrrrr",
   params: ["batch", "keys", "columns", "queries", "first", "tokens"],
   ref: softmaxGradRef,
 };
@@ -158,13 +158,8 @@ export function attention(
     chunks.push([first, Math.min(chunk, queries - first)]);
   }
 
-  /** Scores of one chunk, keys by queries, and then `exp(s - max)`, or the probabilities `again`. */
-  const exponentials = (
-    first: number,
-    columns: number,
-    stats: Tensor,
-    again: boolean,
-  ): Tensor => {
+  /** Scores of one chunk, keys by queries. */
+  const scores = (first: number, columns: number): Tensor => {
     const s = backend.alloc([z, keys, columns]);
     gemm(
       [keys, columns, width],
@@ -173,22 +168,24 @@ export function attention(
       { tensor: s, stride: columns, batchStride: keys * columns },
       { batch: z, a: "column", alpha: scale },
     );
-    backend.dispatch(SOFTMAX, {
-      bind: [s, stats],
-      params: { count: z * columns, keys, columns, queries, first },
-      constants: { CAUSAL: Number(causal), AGAIN: Number(again) },
-      groups: elementGroups(z * columns),
-    });
     return s;
   };
 
   using stats = backend.alloc([z, 2, queries]);
   const out = backend.alloc(q.shape);
   const shape = { heads: z, queries, keys, width, causal };
-  const flash = backend.family === "gpu" && width <= FLASH_WIDTH;
+  // Weights that are to be edited must be there as a matrix.
+  const flash = backend.family === "gpu" && width <= FLASH_WIDTH &&
+    !options.edit;
   if (flash) flashAttention([q, k, v], shape, { stats, out });
   for (const [first, columns] of flash ? [] : chunks) {
-    using s = exponentials(first, columns, stats, false);
+    using s = scores(first, columns);
+    backend.dispatch(SOFTMAX, {
+      bind: [s, stats],
+      params: { count: z * columns, keys, columns, queries, first },
+      constants: { CAUSAL: Number(causal) },
+      groups: elementGroups(z * columns),
+    });
     options.edit?.(s, first);
     gemm(
       [width, columns, keys],
@@ -244,29 +241,33 @@ export function attention(
     using toKeys = dk ? new KeySums(q, dk, z, width) : undefined;
     using toValues = go && dv ? new KeySums(go, dv, z, width) : undefined;
     chunks.forEach(([first, columns]) => {
-      using s = exponentials(first, columns, stats, true);
+      using s = scores(first, columns);
+      using ds = backend.alloc(s.shape);
       const inChunk = {
-        tensor: s,
+        tensor: ds,
         stride: columns,
         batchStride: keys * columns,
       };
-      toValues?.add(s, first, columns, 1);
-      using dp = go ? backend.alloc(s.shape) : s.retain();
       if (go) {
         gemm(
           [keys, columns, width],
           { tensor: v, ...perKey },
           { tensor: go, ...perHead, offset: first },
-          { ...inChunk, tensor: dp },
+          inChunk,
           { batch: z, a: "column" },
         );
       }
       backend.dispatch(GRAD, {
-        bind: [s, go ? dp : delta, delta, h ?? delta, probed ?? delta],
+        bind: [s, ds, stats, delta, h ?? delta, probed ?? delta],
         params: { batch: z, keys, columns, queries, first, tokens },
-        constants: flags,
+        constants: {
+          ...flags,
+          VALUES: Number(!!toValues),
+          CAUSAL: Number(causal),
+        },
         groups: [runGroups(keys, columns)[0], keys, z],
       });
+      toValues?.add(s, first, columns, 1);
       if (dq) {
         gemm(
           [width, columns, keys],
@@ -276,7 +277,7 @@ export function attention(
           { batch: z, alpha: scale },
         );
       }
-      toKeys?.add(s, first, columns, scale);
+      toKeys?.add(ds, first, columns, scale);
     });
     toValues?.finish();
     toKeys?.finish();

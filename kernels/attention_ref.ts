@@ -5,7 +5,7 @@ import type { Params } from "./backend.ts";
 export function softmaxColumnsRef(
   [s, stats]: readonly Float64Array[],
   p: Params,
-  { CAUSAL = 0, AGAIN = 0 }: Params,
+  { CAUSAL = 0 }: Params,
 ): void {
   // `| 0` as in gemm_ref.ts; keys outside, queries inside is the order in which the numbers lie.
   const [keys, columns] = [p.keys! | 0, p.columns! | 0];
@@ -21,14 +21,12 @@ export function softmaxColumnsRef(
       (z * 2 + 1) * queries + first + columns,
     );
     const seen = (j: number, n: number): boolean => !CAUSAL || j <= first + n;
-    if (!AGAIN) {
-      high.fill(-Infinity);
-      inverse.fill(0); // first the sum
-      for (let j = 0; j < keys; j++) {
-        for (let n = 0; n < columns; n++) {
-          if (seen(j, n)) {
-            high[n] = Math.max(high[n]!, s![start + j * columns + n]!);
-          }
+    high.fill(-Infinity);
+    inverse.fill(0); // first the sum
+    for (let j = 0; j < keys; j++) {
+      for (let n = 0; n < columns; n++) {
+        if (seen(j, n)) {
+          high[n] = Math.max(high[n]!, s![start + j * columns + n]!);
         }
       }
     }
@@ -36,11 +34,10 @@ export function softmaxColumnsRef(
       for (let n = 0; n < columns; n++) {
         const at = start + j * columns + n;
         const e = seen(j, n) ? Math.exp(s![at]! - high[n]!) : 0;
-        s![at] = AGAIN ? e * inverse[n]! : e;
-        if (!AGAIN) inverse[n] = inverse[n]! + e;
+        s![at] = e;
+        inverse[n] = inverse[n]! + e;
       }
     }
-    if (AGAIN) continue;
     for (let n = 0; n < columns; n++) inverse[n] = 1 / inverse[n]!;
   }
 }
@@ -117,35 +114,39 @@ export function attentionDeltaRef(
   }
 }
 
-/** Bindings s, dp, delta, h, probed. */
+/** Bindings s, ds, stats, delta, h, probed; see `softmax_grad.wgsl`. */
 export function softmaxGradRef(
   bind: readonly Float64Array[],
   p: Params,
-  { OUTPUT = 0, PROBE = 0 }: Params,
+  { OUTPUT = 0, PROBE = 0, VALUES = 0, CAUSAL = 0 }: Params,
 ): void {
-  const [s, dp, delta, h, probed] = bind as [
+  const [s, ds, stats, delta, h, probed] = bind as [
+    Float64Array,
     Float64Array,
     Float64Array,
     Float64Array,
     Float64Array,
     Float64Array,
   ];
-  const {
-    batch = 0,
-    keys = 1,
-    columns = 1,
-    queries = 1,
-    first = 0,
-    tokens = 0,
-  } = p;
-  for (let i = 0; i < batch * keys * columns; i++) {
-    const n = first + i % columns;
-    const key = Math.floor(i / columns) % keys;
-    const z = Math.floor(i / columns / keys);
-    let value = s[i]! * ((OUTPUT ? dp[i]! : 0) - delta[z * queries + n]!);
-    for (let t = 0; PROBE && t < tokens; t++) {
-      if (probed[t] === key) value += h[(z * tokens + t) * queries + n]!;
+  const { batch = 0, keys = 1, queries = 1, first = 0, tokens = 0 } = p;
+  const columns = p.columns! | 0;
+  let i = 0;
+  for (let z = 0; z < batch; z++) {
+    for (let key = 0; key < keys; key++) {
+      for (let column = 0; column < columns; column++, i++) {
+        const n = first + column;
+        const stat = 2 * z * queries + n;
+        const seen = !CAUSAL || key <= n;
+        const value = seen
+          ? Math.exp(s[i]! - stats[stat]!) * stats[stat + queries]!
+          : 0;
+        if (VALUES) s[i] = value;
+        let g = value * ((OUTPUT ? ds[i]! : 0) - delta[z * queries + n]!);
+        for (let t = 0; PROBE && t < tokens; t++) {
+          if (probed[t] === key) g += h[(z * tokens + t) * queries + n]!;
+        }
+        ds[i] = g;
+      }
     }
-    s[i] = value;
   }
 }
