@@ -136,13 +136,17 @@ fn main(
       columns[k * (across + 1u) + quad] = gather(image, high, wide, n, first + k);
     }
     workgroupBarrier();
-    for (var k = 0u; k < STEP; k++) {
-      let a = rows[k * (TY + 1u) + l.y];
-      let lo = columns[k * (across + 1u) + l.x];
-      c00 += a.x * lo; c10 += a.y * lo; c20 += a.z * lo; c30 += a.w * lo;
-      if (QUADS > 1u) {
-        let hi = columns[k * (across + 1u) + l.x + TX];
-        c01 += a.x * hi; c11 += a.y * hi; c21 += a.z * hi; c31 += a.w * hi;
+    // Four at a time, which compilers unroll; past K all is 0.
+    for (var start = first; start < min(first + STEP, p.K); start += 4u) {
+      for (var i = 0u; i < 4u; i++) {
+        let k = start - first + i;
+        let a = rows[k * (TY + 1u) + l.y];
+        let lo = columns[k * (across + 1u) + l.x];
+        c00 += a.x * lo; c10 += a.y * lo; c20 += a.z * lo; c30 += a.w * lo;
+        if (QUADS > 1u) {
+          let hi = columns[k * (across + 1u) + l.x + TX];
+          c01 += a.x * hi; c11 += a.y * hi; c21 += a.z * hi; c31 += a.w * hi;
+        }
       }
     }
     if (LONG && (first + STEP) % BLOCK == 0u) {

@@ -116,14 +116,17 @@ fn main(
         stage[DEPTH * TX + i] = quadOfK(z, d0 + i / TY, j0 + i % TY * 4u);
       }
       workgroupBarrier();
-      let last = min(d0 + DEPTH, p.width);
-      for (var d = d0; d < last; d++) {
-        let queries = stage[(d - d0) * TX + l.x];
-        let keys = stage[DEPTH * TX + (d - d0) * TY + l.y];
-        s0 += keys.x * queries;
-        s1 += keys.y * queries;
-        s2 += keys.z * queries;
-        s3 += keys.w * queries;
+      // Four at a time, which compilers unroll; past the width all is 0.
+      for (var four = d0; four < min(d0 + DEPTH, p.width); four += 4u) {
+        for (var i = 0u; i < 4u; i++) {
+          let d = four - d0 + i;
+          let queries = stage[d * TX + l.x];
+          let keys = stage[DEPTH * TX + d * TY + l.y];
+          s0 += keys.x * queries;
+          s1 += keys.y * queries;
+          s2 += keys.z * queries;
+          s3 += keys.w * queries;
+        }
       }
     }
     s0 = select(vec4f(LOWEST), p.scale * s0, sees(n, j));

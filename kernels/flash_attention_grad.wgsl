@@ -166,14 +166,17 @@ fn main(
           stage[DEPTH * TX + i] = ofOthers(turn > 0u, z, d0 + i / TY, y0 + i % TY * 4u);
         }
         workgroupBarrier();
-        let last = min(d0 + DEPTH, p.width);
-        for (var d = d0; d < last; d++) {
-          let ours = stage[(d - d0) * TX + l.x];
-          let theirs = stage[DEPTH * TX + (d - d0) * TY + l.y];
-          g0 += theirs.x * ours;
-          g1 += theirs.y * ours;
-          g2 += theirs.z * ours;
-          g3 += theirs.w * ours;
+        // Four at a time, which compilers unroll; past the width all is 0.
+        for (var four = d0; four < min(d0 + DEPTH, p.width); four += 4u) {
+          for (var i = 0u; i < 4u; i++) {
+            let d = four - d0 + i;
+            let ours = stage[d * TX + l.x];
+            let theirs = stage[DEPTH * TX + d * TY + l.y];
+            g0 += theirs.x * ours;
+            g1 += theirs.y * ours;
+            g2 += theirs.z * ours;
+            g3 += theirs.w * ours;
+          }
         }
       }
       if (turn == 0u) { s0 = g0; s1 = g1; s2 = g2; s3 = g3; }

@@ -123,13 +123,17 @@ fn main(
       columns[k * (wide + 1u) + quad] = quadOfB(startB, n0 + 4u * quad, first + k);
     }
     workgroupBarrier();
-    for (var k = 0u; k < STEP; k++) {
-      let x = rows[k * (TY + 1u) + l.y];
-      let lo = columns[k * (wide + 1u) + l.x];
-      c00 += x.x * lo; c10 += x.y * lo; c20 += x.z * lo; c30 += x.w * lo;
-      if (QUADS > 1u) {
-        let hi = columns[k * (wide + 1u) + l.x + TX];
-        c01 += x.x * hi; c11 += x.y * hi; c21 += x.z * hi; c31 += x.w * hi;
+    // Four at a time, which compilers unroll; past K all is 0.
+    for (var start = first; start < min(first + STEP, p.K); start += 4u) {
+      for (var i = 0u; i < 4u; i++) {
+        let k = start - first + i;
+        let x = rows[k * (TY + 1u) + l.y];
+        let lo = columns[k * (wide + 1u) + l.x];
+        c00 += x.x * lo; c10 += x.y * lo; c20 += x.z * lo; c30 += x.w * lo;
+        if (QUADS > 1u) {
+          let hi = columns[k * (wide + 1u) + l.x + TX];
+          c01 += x.x * hi; c11 += x.y * hi; c21 += x.z * hi; c31 += x.w * hi;
+        }
       }
     }
     if (LONG && (first + STEP) % BLOCK == 0u) {
