@@ -131,6 +131,7 @@ test("generate --json prints a line per step and a last one, --count one run per
     "timestep",
     "energy",
     "regionEnergies",
+    "regionTerms",
     "regionShares",
   ]);
   assert.deepEqual([lines[0].energy, lines[0].regionEnergies], [null, null]);

@@ -16,15 +16,15 @@ import { bytesOf, filesIn, modelWith, run, runChild } from "./harness.ts";
 
 const FLAGS: Readonly<Record<string, string>> = {
   generate:
-    "prompt box mask layout from negative template seed best-of steps scheduler spacing guidance-scale size truncate original-size crop target-size preset method output force overlay count seeds attention-maps energy-svg json model variant prediction backend device weights memory onnx energy update eta guided-steps iterations snr rho rho-schedule lambda units distance divergence heads tokens reduction priors raster sites score placement nu nu-factor noise noise-norm guard stop-below energy-floor guidance debug help",
+    "prompt box mask layout from negative template seed best-of steps scheduler spacing guidance-scale size truncate original-size crop target-size preset method output force overlay count seeds attention-maps energy-svg json model variant prediction backend device kernels weights memory onnx energy update eta guided-steps iterations snr rho rho-schedule lambda units distance divergence heads tokens reduction priors raster sites score placement nu nu-factor noise noise-norm guard stop-below energy-floor guidance debug help",
   batch:
-    "prompt negative template best-of steps scheduler spacing guidance-scale size truncate original-size crop target-size preset method output force keep-going json model variant prediction backend device weights memory onnx energy update eta guided-steps iterations snr rho rho-schedule lambda units distance divergence heads tokens reduction priors raster sites score placement nu nu-factor noise noise-norm guard stop-below energy-floor guidance debug help",
-  demo: "output force seed steps preset backend device json debug help",
+    "prompt negative template best-of steps scheduler spacing guidance-scale size truncate original-size crop target-size preset method output force keep-going json model variant prediction backend device kernels weights memory onnx energy update eta guided-steps iterations snr rho rho-schedule lambda units distance divergence heads tokens reduction priors raster sites score placement nu nu-factor noise noise-norm guard stop-below energy-floor guidance debug help",
+  demo: "output force seed steps preset backend device kernels json debug help",
   inspect: "prompt phrase model variant json debug help",
   weights: "revision variant endpoint json debug help",
   methods: "json debug help",
   doctor:
-    "model size variant prediction backend device weights memory json debug help",
+    "model size variant prediction backend device kernels weights memory json debug help",
 };
 
 for (const [command, flags] of Object.entries(FLAGS)) {

@@ -1,6 +1,7 @@
 /** Attention maps: that they are the attention, and that their pictures show them. */
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
+import { Cpu } from "../../kernels/cpu.ts";
 import {
   type AttentionMap,
   type AttentionStep,
@@ -12,13 +13,15 @@ import {
   attentionPicture,
   attentionSheet,
 } from "../../pipeline/attention_picture.ts";
+import {
+  ENERGY_DEFAULTS,
+  LayoutEnergy,
+  type Subject,
+} from "../../pipeline/energy.ts";
 import { open } from "../../pipeline/model.ts";
 import { rasterize } from "../../pipeline/raster.ts";
 import type { GenerateRequest } from "../../pipeline/request.ts";
 import { rand } from "../compare.ts";
-
-const MIDDLE = "mid_block.attentions.0.transformer_blocks.0.attn2";
-const LAST = "up_blocks.1.attentions.1.transformer_blocks.0.attn2";
 
 test("meanMaps() averages probabilities of sites of one grid, region by region", () => {
   const random = (seed: number) =>
@@ -60,53 +63,80 @@ test("meanMaps() blends coarse sites up to the finest grid", () => {
   assert.equal(blended([1, 2, 3, 4], 2, 2, 0, 1), 3);
 });
 
-test("onAttention tells the attention that the energy measures, and changes no pixel", async () => {
+test("a map's share in a box is the share that the energy measures", async () => {
+  using backend = new Cpu();
+  const subjects: Subject[] = [
+    { name: "red car", tokens: [1, 2], boxes: [[0, 0.25, 0.5, 1]] },
+    { name: "grass", tokens: [4], boxes: [[0, 0.5, 1, 1]] },
+  ];
+  // One map per phrase and site, so that its share can be taken from the map.
+  using energy = new LayoutEnergy(backend, subjects, ["site"], [64, 32], {
+    ...ENERGY_DEFAULTS,
+    heads: "mean_map",
+    tokens: "mean_map",
+  });
+  const logs = rand(3, 2 * 3 * 32).map((v) => Math.log((v + 1.01) / 2.02));
+  using logProbs = backend.upload(logs, [1, 2, 3, 4, 8]);
+  using told = energy.mapsOf(logProbs);
+  using reduced = energy.reduce(logProbs.retain());
+  const { h, terms } = energy.evaluate(reduced, 0);
+  const [values, numbers] = await backend.read([told, terms]);
+  h.dispose();
+  terms.dispose();
+  const measured = energy.report([numbers!], 0).subjects;
+  const maps = meanMaps([{ shape: told.shape, logProbs: values! }]);
+  maps.forEach(({ width, height, values }, i) => {
+    assert.deepEqual([width, height], [8, 4]);
+    const mask = rasterize(subjects[i]!.boxes[0]!, width, height);
+    const all = values.reduce((a, b) => a + b);
+    const inside = values.reduce((sum, v, u) => sum + v * mask[u]!, 0);
+    const { share } = measured[i]!;
+    assert.ok(
+      Math.abs(inside / all - share) < 1e-6,
+      `${inside / all} ${share}`,
+    );
+  });
+});
+
+test("onAttention tells maps and shares step by step, and changes no pixel", async () => {
   await using model = await open("tiny-scenes", { backend: "cpu" });
-  const box = [0, 0.25, 0.5, 1] as const;
-  const request = (site: string): GenerateRequest => ({
+  const request: GenerateRequest = {
     prompt: "a red car on grass",
     regions: [
-      { phrase: "red car", boxes: [box] },
+      { phrase: "red car", boxes: [[0, 0.25, 0.5, 1]] },
       { phrase: "grass", boxes: [[0, 0.5, 1, 1]] },
     ],
     width: 64,
     height: 32,
     steps: 2,
-    // One map per phrase and site, so that its share can be taken from the map.
-    guidance: {
-      steps: 1,
-      iterations: 1,
-      heads: "mean_map",
-      tokens: "mean_map",
-      sites: [site],
+    guidance: { steps: 1, iterations: 1 },
+  };
+  const told: AttentionStep[] = [];
+  const shares: (readonly number[])[] = [];
+  const order: string[] = [];
+  const { rgb } = await model.generate(request, {
+    onStep: ({ step, regionShares }) => {
+      order.push(`step ${step}`);
+      shares.push(regionShares);
+    },
+    onAttention: async (step) => {
+      order.push(`attention ${step.step}`);
+      const { width, height } = await step.preview();
+      assert.deepEqual([width, height], [64, 32]);
+      told.push(step);
     },
   });
-  for (const [site, grid] of [[MIDDLE, [4, 2]], [LAST, [8, 4]]] as const) {
-    const told: AttentionStep[] = [];
-    const order: string[] = [];
-    const { rgb } = await model.generate(request(site), {
-      onStep: ({ step }) => void order.push(`step ${step}`),
-      onAttention: async (step) => {
-        order.push(`attention ${step.step}`);
-        const { width, height } = await step.preview();
-        assert.deepEqual([width, height], [64, 32]);
-        told.push(step);
-      },
-    });
-    assert.deepEqual(order, ["step 1", "attention 1", "step 2", "attention 2"]);
-    assert.deepEqual(told.map(({ guided }) => guided), [true, false]);
-    for (const { maps } of told) {
-      assert.deepEqual(maps.map((m) => m.phrase), ["red car", "grass"]);
-      const { width, height, values, share } = maps[0]!;
-      assert.deepEqual([width, height], grid);
+  assert.deepEqual(order, ["step 1", "attention 1", "step 2", "attention 2"]);
+  assert.deepEqual(told.map(({ guided }) => guided), [true, false]);
+  told.forEach(({ maps }, i) => {
+    assert.deepEqual(maps.map((m) => m.phrase), ["red car", "grass"]);
+    assert.deepEqual(maps.map((m) => m.share), shares[i]);
+    for (const { width, height, values } of maps) {
+      assert.deepEqual([width, height], [8, 4]); // the finest of the sites
       assert.ok(values.every((v) => v > 0 && v < 1));
-      const mask = rasterize(box, width, height);
-      const all = values.reduce((a, b) => a + b);
-      const inside = values.reduce((sum, v, u) => sum + v * mask[u]!, 0);
-      assert.ok(Math.abs(inside / all - share) < 1e-5, `${inside / all}`);
     }
-    assert.deepEqual((await model.generate(request(site))).rgb, rgb);
-  }
+  });
+  assert.deepEqual((await model.generate(request)).rgb, rgb);
   const none: AttentionStep[] = [];
   await model.generate(
     { prompt: "a car", width: 32, height: 32, steps: 1 },
