@@ -71,7 +71,15 @@ const METHODS: readonly {
   },
   { guidance: { update: "backprop", eta: 30, iterations: 2 } },
   { guidance: { energy: "aef", update: "backprop", eta: 300, iterations: 2 } },
-  { guidance: { method: "layout-control", scale: 300, iterations: 2 } },
+  // Its code's own raster leaves a box no cell on maps this small.
+  {
+    guidance: {
+      method: "layout-control",
+      raster: "nearest",
+      scale: 300,
+      iterations: 2,
+    },
+  },
   { guidance: { method: "attention-refocusing" } },
   { guidance: { method: "rnb", iterations: 2 } },
   { guidance: { method: "csg", iterations: 3 } },
