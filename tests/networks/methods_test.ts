@@ -48,7 +48,7 @@ const REQUEST = {
   prompt: "a red cube on a wooden table",
   regions: [
     { phrase: "red cube", boxes: [[0.1, 0.2, 0.5, 0.8]] },
-    { phrase: "wooden table", boxes: [[0.5, 0.4, 0.95, 0.9]] },
+    { phrase: "wooden table", boxes: [[0.5, 0.4, 1, 1]] },
   ],
   steps: 1,
   guidanceScale: 2,
@@ -71,15 +71,7 @@ const METHODS: readonly {
   },
   { guidance: { update: "backprop", eta: 30, iterations: 2 } },
   { guidance: { energy: "aef", update: "backprop", eta: 300, iterations: 2 } },
-  // Its code's own raster leaves a box no cell on maps this small.
-  {
-    guidance: {
-      method: "layout-control",
-      raster: "nearest",
-      scale: 300,
-      iterations: 2,
-    },
-  },
+  { guidance: { method: "layout-control", scale: 300, iterations: 2 } },
   { guidance: { method: "attention-refocusing" } },
   { guidance: { method: "rnb", iterations: 2 } },
   { guidance: { method: "csg", iterations: 3 } },
