@@ -265,3 +265,25 @@ test("small boxes are judged on the grid of the canvas", () => {
   assert.match(checkForModel(request(128), facts).notes[0]!, /8x4/);
   assert.deepEqual(checkForModel(request(512), facts).notes, []);
 });
+
+test("methods made of boxes refuse a mask and name those that take one", () => {
+  const request = (method: string) => ({
+    prompt: "a red car",
+    regions: [{
+      phrase: "red car",
+      mask: { width: 8, height: 8, data: new Uint8Array(64).fill(255) },
+    }],
+    guidance: { method },
+  });
+  for (const method of ["winwinlay", "layout-control"]) {
+    checkForModel(request(method), facts);
+  }
+  for (const method of ["csg", "rnb", "boxdiff", "attention-refocusing"]) {
+    assert.throws(
+      () => checkForModel(request(method), facts),
+      new RegExp(
+        `Cannot guide mask of region 0 "red car" with ${method}: .*use winwinlay`,
+      ),
+    );
+  }
+});
