@@ -24,6 +24,7 @@ const PARAMS = [
   "alpha:f",
   "across",
   "flags",
+  "block",
 ];
 const TILED_PARAMS = [
   "M",
@@ -208,7 +209,7 @@ export function gemm(
   const across = N > 16 ? 4 : N > 8 ? 2 : 1;
   backend.dispatch(vec4 ? GEMM_VEC4 : GEMM, {
     bind,
-    params: { ...params, across },
+    params: { ...params, across, block: K > 64 ? 32 : K },
     constants: { A_HALF },
     groups: [
       Math.ceil(N / (across * 8)),

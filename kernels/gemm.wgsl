@@ -6,7 +6,7 @@
 // One pipeline for all shapes, layouts and epilogues: software adapters take a second to compile it.
 override A_HALF: bool = false; // a holds f16, two to a word
 const THREADS = 8u; // what software adapters do at once
-const BLOCK = 32u; // k is added up in blocks: rounding grows with their number, not with K
+
 const BIAS = 1u; // flags
 const RESIDUAL = 2u;
 const ACCUMULATE = 4u;
@@ -18,6 +18,7 @@ struct Params {
   alpha: f32,
   across: u32, // threads along n: 1, 2 or 4; the others lie along m
   flags: u32,
+  block: u32, // k is added up in blocks: rounding grows with their number, not with K
 }
 @group(0) @binding(0) var<storage, read> a: array<u32>; // f32 by its bits, or pairs of f16
 @group(0) @binding(1) var<storage, read> b: array<f32>;
@@ -69,8 +70,8 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
   var t10 = vec4f(); var t11 = vec4f();
   var t20 = vec4f(); var t21 = vec4f();
   var t30 = vec4f(); var t31 = vec4f();
-  for (var first = 0u; first < p.K; first += BLOCK) {
-    let end = min(first + BLOCK, p.K);
+  for (var first = 0u; first < p.K; first += p.block) {
+    let end = min(first + p.block, p.K);
     for (var k = first; k < end; k++) {
       let kb = k * p.bk;
       let lo = vec4f(b[b0 + kb], b[b1 + kb], b[b2 + kb], b[b3 + kb]);

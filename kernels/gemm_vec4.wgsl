@@ -2,7 +2,7 @@
 // multiples of 4. Same contract, params in elements. Each thread holds 8 rows x 8 columns.
 override A_HALF: bool = false; // a holds f16, two to a word
 const THREADS = 8u; // what software adapters do at once
-const BLOCK = 32u; // k is added up in blocks: rounding grows with their number, not with K
+
 const BIAS = 1u; // flags
 const RESIDUAL = 2u;
 const ACCUMULATE = 4u;
@@ -14,6 +14,7 @@ struct Params {
   alpha: f32,
   across: u32, // threads along n: 1, 2 or 4; the others lie along m
   flags: u32,
+  block: u32, // k is added up in blocks: rounding grows with their number, not with K
 }
 @group(0) @binding(0) var<storage, read> a: array<u32>; // f32 by its bits, or pairs of f16
 @group(0) @binding(1) var<storage, read> b: array<vec4f>;
@@ -73,8 +74,8 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
   var t50 = vec4f(); var t51 = vec4f();
   var t60 = vec4f(); var t61 = vec4f();
   var t70 = vec4f(); var t71 = vec4f();
-  for (var first = 0u; first < p.K; first += BLOCK) {
-    let end = min(first + BLOCK, p.K);
+  for (var first = 0u; first < p.K; first += p.block) {
+    let end = min(first + p.block, p.K);
     for (var k = first; k < end; k++) {
       let lo = b[b0 + k * step];
       let hi = b[b1 + k * step];
