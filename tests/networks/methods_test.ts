@@ -21,7 +21,7 @@ import {
   registerMethod,
   type WinWinLayOptions,
 } from "../../mod.ts";
-import { testBackend } from "../backend.ts";
+import { BACKEND, DEVICE, KERNELS } from "../backend.ts";
 import { run } from "../cli/harness.ts";
 
 const FOLDER = new URL(
@@ -29,14 +29,18 @@ const FOLDER = new URL(
   import.meta.url,
 );
 
-let opened: Promise<Model> | undefined;
-
-/** The pipeline on the configured backend, opened once; its own planning is left out to save time. */
+/**
+ * The pipeline on a backend of its own, whose end frees every bind group: Dawn keeps them until the
+ * garbage collector runs, each is a memory mapping on lavapipe, and a process has 65,530.
+ */
 async function withModel(use: (model: Model) => Promise<void>): Promise<void> {
-  opened ??= testBackend().then((backend) =>
-    open(FOLDER, { backend, variant: "fp16" })
-  );
-  await use(await opened);
+  await using model = await open(FOLDER, {
+    backend: BACKEND,
+    device: BACKEND === "cpu" ? undefined : DEVICE,
+    kernels: KERNELS,
+    variant: "fp16",
+  });
+  await use(model);
 }
 
 const paint = (
