@@ -174,7 +174,7 @@ export {
   type FullGuidance,
   type GuidanceOptions,
   type GuidanceRequest,
-  guidesSteps,
+  guidedPasses,
   methodNamed,
   methodNames,
   methodOf,

@@ -10,7 +10,7 @@ import {
   energySvg,
   type FullRequest,
   type GenerateRequest,
-  guidesSteps,
+  guidedPasses,
   metadata,
   type Model,
   type Prediction,
@@ -209,7 +209,8 @@ async function checkExtras(
   const maps = flags.text("attention-maps");
   const force = flags.has("force");
   if (maps !== undefined) await checkAttentionFolder(maps, request, { force });
-  const guided = regions.length > 0 && guidesSteps(guidance, request.steps);
+  const guided = regions.length > 0 &&
+    guidedPasses(guidance, request.steps) > 0;
   if (flags.has("energy-svg") && !guided) {
     throw new UsageError(
       "Cannot draw energies: with --energy-svg there must be a box and a guided step: current 0",

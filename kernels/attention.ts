@@ -8,13 +8,11 @@
  * result. Their gradient is `h = dE/d log a = a dE/da`, which is bounded, and the softmax Jacobian
  * over the keys becomes `dS_uj = h_uj [j probed] - p_uj sum_i h_ui`.
  */
-import deltaWgsl from "./attention_delta.wgsl" with { type: "text" };
 import probeWgsl from "./attention_probe.wgsl" with { type: "text" };
 import scaleWgsl from "./scale_columns.wgsl" with { type: "text" };
 import softmaxWgsl from "./softmax_columns.wgsl" with { type: "text" };
 import gradWgsl from "./softmax_grad.wgsl" with { type: "text" };
 import {
-  attentionDeltaRef,
   attentionProbeRef,
   scaleColumnsRef,
   softmaxColumnsRef,
@@ -34,6 +32,7 @@ import {
   flashAttention,
   flashAttentionGrad,
 } from "./flash_attention.ts";
+import { attentionRows } from "./attention_rows.ts";
 import { gemm } from "./gemm.ts";
 import { transposeInto } from "./transpose.ts";
 
@@ -58,17 +57,10 @@ const PROBE: Kernel = {
   params: ["count", "tokens", "queries", "keys", "width", "scale:f"],
   ref: attentionProbeRef,
 };
-const DELTA: Kernel = {
-  name: "attention_delta",
-  wgsl: deltaWgsl,
-  bindings: "rrrw",
-  params: ["count", "queries", "width", "tokens"],
-  ref: attentionDeltaRef,
-};
 const GRAD: Kernel = {
   name: "softmax_grad",
   wgsl: gradWgsl,
-  bindings: "wwrrrr",
+  bindings: "wwrrr",
   params: ["batch", "keys", "columns", "queries", "first", "tokens"],
   ref: softmaxGradRef,
 };
@@ -226,13 +218,7 @@ export function attention(
       return flashAttentionGrad(parts, shape, needs);
     }
     const flags = { OUTPUT: Number(!!go), PROBE: Number(!!h) };
-    using delta = backend.alloc([z, queries]);
-    backend.dispatch(DELTA, {
-      bind: [go ?? out, out, h ?? out, delta],
-      params: { count: delta.size, queries, width, tokens },
-      constants: flags,
-      groups: elementGroups(delta.size),
-    });
+    using rows = attentionRows({ out, stats, go, h }, z, tokens);
     const [dq, dk, dv] = [q, k, v].map((x, i) =>
       needs[i] && (i < 2 || go) ? backend.alloc(x.shape) : undefined
     );
@@ -258,7 +244,7 @@ export function attention(
         );
       }
       backend.dispatch(GRAD, {
-        bind: [s, ds, stats, delta, h ?? delta, probed ?? delta],
+        bind: [s, ds, rows, h ?? rows, probed ?? rows],
         params: { batch: z, keys, columns, queries, first, tokens },
         constants: {
           ...flags,
@@ -299,7 +285,6 @@ class KeySums implements Disposable {
   readonly #grad: Tensor;
   readonly #z: number;
   readonly #width: number;
-  #started = false;
 
   /**
    * Starts with nothing.
@@ -332,9 +317,8 @@ class KeySums implements Disposable {
         offset: first * width,
       },
       { tensor: this.#sums, stride: width, batchStride: keys * width },
-      { batch: z, alpha, accumulate: this.#started },
+      { batch: z, alpha, accumulate: first > 0 },
     );
-    this.#started = true;
   }
 
   /** Writes the gradient. */

@@ -86,13 +86,14 @@ export function attentionProbeRef(
   }
 }
 
-/** Bindings go, o, h, delta. */
-export function attentionDeltaRef(
+/** Bindings go, o, h, stats, rows; see `attention_rows.wgsl`. */
+export function attentionRowsRef(
   bind: readonly Float64Array[],
   p: Params,
   { OUTPUT = 0, PROBE = 0 }: Params,
 ): void {
-  const [go, o, h, delta] = bind as [
+  const [go, o, h, stats, rows] = bind as [
+    Float64Array,
     Float64Array,
     Float64Array,
     Float64Array,
@@ -110,18 +111,19 @@ export function attentionDeltaRef(
     for (let t = 0; PROBE && t < tokens; t++) {
       sum += h[(z * tokens + t) * queries + n]!;
     }
-    delta[i] = sum;
+    rows[z * 3 * queries + n] = stats[z * 2 * queries + n]!;
+    rows[(z * 3 + 1) * queries + n] = stats[(z * 2 + 1) * queries + n]!;
+    rows[(z * 3 + 2) * queries + n] = sum;
   }
 }
 
-/** Bindings s, ds, stats, delta, h, probed; see `softmax_grad.wgsl`. */
+/** Bindings s, ds, rows, h, probed; see `softmax_grad.wgsl`. */
 export function softmaxGradRef(
   bind: readonly Float64Array[],
   p: Params,
   { OUTPUT = 0, PROBE = 0, VALUES = 0, CAUSAL = 0 }: Params,
 ): void {
-  const [s, ds, stats, delta, h, probed] = bind as [
-    Float64Array,
+  const [s, ds, rows, h, probed] = bind as [
     Float64Array,
     Float64Array,
     Float64Array,
@@ -135,13 +137,13 @@ export function softmaxGradRef(
     for (let key = 0; key < keys; key++) {
       for (let column = 0; column < columns; column++, i++) {
         const n = first + column;
-        const stat = 2 * z * queries + n;
+        const row = 3 * z * queries + n;
         const seen = !CAUSAL || key <= n;
         const value = seen
-          ? Math.exp(s[i]! - stats[stat]!) * stats[stat + queries]!
+          ? Math.exp(s[i]! - rows[row]!) * rows[row + queries]!
           : 0;
         if (VALUES) s[i] = value;
-        let g = value * ((OUTPUT ? ds[i]! : 0) - delta[z * queries + n]!);
+        let g = value * ((OUTPUT ? ds[i]! : 0) - rows[row + 2 * queries]!);
         for (let t = 0; PROBE && t < tokens; t++) {
           if (probed[t] === key) g += h[(z * tokens + t) * queries + n]!;
         }

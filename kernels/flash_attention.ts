@@ -6,13 +6,9 @@
  */
 import wgsl from "./flash_attention.wgsl" with { type: "text" };
 import gradWgsl from "./flash_attention_grad.wgsl" with { type: "text" };
-import rowsWgsl from "./flash_attention_rows.wgsl" with { type: "text" };
-import { elementGroups, type Kernel, type Tensor } from "./backend.ts";
-import {
-  flashAttentionRef,
-  flashGradRef,
-  flashRowsRef,
-} from "./flash_attention_ref.ts";
+import { attentionRows } from "./attention_rows.ts";
+import type { Kernel, Tensor } from "./backend.ts";
+import { flashAttentionRef, flashGradRef } from "./flash_attention_ref.ts";
 
 const FORWARD: Kernel = {
   name: "flash_attention",
@@ -24,13 +20,6 @@ const FORWARD: Kernel = {
     4 * heads! * queries! * keys! * width!,
 };
 
-const ROWS: Kernel = {
-  name: "flash_attention_rows",
-  wgsl: rowsWgsl,
-  bindings: "rrrrw",
-  params: ["count", "queries", "width", "tokens"],
-  ref: flashRowsRef,
-};
 const GRAD: Kernel = {
   name: "flash_attention_grad",
   wgsl: gradWgsl,
@@ -117,13 +106,7 @@ export function flashAttentionGrad(
   const { backend } = q;
   const tokens = probed?.size ?? 0;
   const flags = { OUTPUT: Number(!!go), PROBE: Number(!!h) };
-  using rows = backend.alloc([heads, 3, queries]);
-  backend.dispatch(ROWS, {
-    bind: [go ?? out, out, h ?? out, stats, rows],
-    params: { count: heads * queries, queries, width, tokens },
-    constants: flags,
-    groups: elementGroups(heads * queries),
-  });
+  using rows = attentionRows({ out, stats, go, h }, heads, tokens);
   const scale = 1 / Math.sqrt(width);
   const run = (
     operands: readonly [a: Tensor, b: Tensor, ga: Tensor, gb: Tensor],

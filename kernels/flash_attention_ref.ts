@@ -45,37 +45,6 @@ export function flashAttentionRef(
   }
 }
 
-/** Bindings go, o, h, stats, rows. */
-export function flashRowsRef(
-  bind: readonly Float64Array[],
-  p: Params,
-  { OUTPUT = 0, PROBE = 0 }: Params,
-): void {
-  const [go, o, h, stats, rows] = bind as [
-    Float64Array,
-    Float64Array,
-    Float64Array,
-    Float64Array,
-    Float64Array,
-  ];
-  const { count = 0, queries = 1, width = 1, tokens = 0 } = p;
-  for (let i = 0; i < count; i++) {
-    const z = Math.floor(i / queries);
-    const n = i % queries;
-    let sum = 0;
-    for (let d = 0; OUTPUT && d < width; d++) {
-      const at = (z * width + d) * queries + n;
-      sum += go[at]! * o[at]!;
-    }
-    for (let t = 0; PROBE && t < tokens; t++) {
-      sum += h[(z * tokens + t) * queries + n]!;
-    }
-    rows[z * 3 * queries + n] = stats[z * 2 * queries + n]!;
-    rows[(z * 3 + 1) * queries + n] = stats[(z * 2 + 1) * queries + n]!;
-    rows[(z * 3 + 2) * queries + n] = sum;
-  }
-}
-
 /** Bindings a, b, ga, gb, rows, h, probed, out. */
 export function flashGradRef(
   bind: readonly Float64Array[],

@@ -24,7 +24,7 @@ import { decodeLatent, pixelsPerCell } from "./decode.ts";
 import type { Picture } from "./bitmap_font.ts";
 import { LayoutEnergy, type Subject } from "./energy.ts";
 import type { EnergyContext } from "./guidance/method.ts";
-import { methodOf } from "./guidance/methods.ts";
+import { guidedPasses, methodOf } from "./guidance/methods.ts";
 import { defaultSites, guidedSites } from "./guidance/sites.ts";
 import type { Region } from "./layout.ts";
 import { type NoiseSource, seededNoise } from "./noise.ts";
@@ -297,12 +297,8 @@ export async function paint(
     request.steps,
   );
   const seeds = candidateSeeds(request);
-  let passes = request.steps;
-  const guided = request.steps - Number(method?.placement === "after_step");
-  for (let i = 0; method && i < guided; i++) {
-    passes += method.iterations(i, request.steps);
-  }
-  passes *= seeds.length;
+  const guided = method ? guidedPasses(request.guidance, request.steps) : 0;
+  const passes = seeds.length * (request.steps + guided);
   const { memory = {} } = options;
   let done = 0;
   const sampleSeed = async (

@@ -163,11 +163,12 @@ export async function open(
   const parts: Disposable[] = typeof options.backend === "object"
     ? []
     : [backend];
+  let compiled = Promise.resolve();
   try {
     const limits = await memoryLimits(backend, options);
     const plan = await planAhead(facts, limits, options);
     const weights = plan?.choice.weights ?? options.weights as StorageType;
-    const compiled = backend.prepare(plan?.kernels ?? []);
+    compiled = backend.prepare(plan?.kernels ?? []);
     const { onnx = [] } = options;
     const from: LoadFrom = { folder, facts, backend, weights, variant, onnx };
     const first = { ...from, scratch: new Scratch() };
@@ -195,6 +196,7 @@ export async function open(
     };
     return new Model(facts, networks, { weights, limits, parts, reload });
   } catch (error) {
+    await Promise.allSettled([compiled]); // it must not find its device gone
     for (const p of parts) p[Symbol.dispose]();
     throw error;
   }

@@ -169,11 +169,12 @@ export function checkGuidance(
   return full as unknown as FullGuidance;
 }
 
-/** Whether any of `steps` denoising steps is guided. */
-export function guidesSteps(guidance: FullGuidance, steps: number): boolean {
+/** Most guided passes of a run of `steps` denoising steps. */
+export function guidedPasses(guidance: FullGuidance, steps: number): number {
   const method = methodOf(guidance);
-  const count = steps - Number(method?.placement === "after_step");
-  return method !== undefined &&
-    Array.from({ length: Math.max(0, count) }, (_, i) => i)
-      .some((i) => method.iterations(i, steps) > 0);
+  if (!method) return 0;
+  const guided = steps - Number(method.placement === "after_step");
+  let passes = 0;
+  for (let i = 0; i < guided; i++) passes += method.iterations(i, steps);
+  return passes;
 }

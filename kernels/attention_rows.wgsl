@@ -1,4 +1,4 @@
-// flash_attention_rows: what the way back needs of each query, side by side: rows[z,0..1,n] = stats and
+// attention_rows: what the way back needs of each query, side by side: rows[z,0..1,n] = stats and
 //   rows[z,2,n] = sum_d go[z,d,n] o[z,d,n] (OUTPUT) + sum_i h[z,i,n] (PROBE)
 // the last being what the softmax Jacobian subtracts from every key: sum_j p_j g_j
 override WG: u32 = 64u;
