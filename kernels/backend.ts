@@ -15,15 +15,18 @@ export type Params = Readonly<Record<string, number>>;
 /**
  * One operation: WGSL for devices and the float64 reference that defines it.
  *
- * The WGSL binds the tensors of `bindings` in order (`r` read-only, `w` read and write), then one
- * uniform struct with the fields of `params` in order.
+ * The WGSL binds the tensors of `bindings` in order, then one uniform struct with the fields of
+ * `params` in order.
  */
 export interface Kernel {
   /** Unique; labels the pipeline. */
   readonly name: string;
   /** WGSL source with one entry point `main`. */
   readonly wgsl: string;
-  /** One letter per storage binding: `r` or `w`. */
+  /**
+   * One letter per tensor: `r` read-only, `w` read and write, both as storage; `u` a uniform window of
+   * `WINDOW_BYTES`, `t` the texture that `stage` filled, of four numbers per texel, 256 texels per row.
+   */
   readonly bindings: string;
   /** Field names of the uniform struct; a name that ends in `:f` is f32, others are u32. */
   readonly params: readonly string[];
@@ -45,6 +48,8 @@ export interface Dispatch {
   readonly params: Params;
   /** Values of WGSL `override` constants. */
   readonly constants?: Params;
+  /** Byte at which the `u` binding starts, a multiple of `WINDOW_STEP`. Default 0. */
+  readonly window?: number;
   /** Workgroups in x, y, z. */
   readonly groups: readonly [number, number, number];
 }
@@ -131,6 +136,16 @@ export interface Backend extends Disposable {
   writeHalf(tensor: Tensor, bits: Uint16Array): void;
   /** Makes kernels ready ahead of their first run, all at once; the device compiles in the meantime. */
   prepare(kernels: readonly PlannedKernel[]): Promise<void>;
+  /** Copies `count` numbers of one tensor into another of the same type; all in fours. */
+  copy(
+    from: Tensor,
+    fromFirst: number,
+    to: Tensor,
+    toFirst: number,
+    count: number,
+  ): void;
+  /** Copies `count` numbers of a tensor to where `t` bindings read them, at most `STAGE_SIZE`. */
+  stage(from: Tensor, first: number, count: number): void;
   /** Records one kernel run. */
   dispatch(kernel: Kernel, what: Dispatch): void;
   /** Submits what has been recorded. Never waits. */
@@ -303,6 +318,13 @@ export function expectSize(x: Tensor, size: number, what: string): void {
     );
   }
 }
+
+/** Bytes that a `u` binding sees: what every adapter can bind as uniform. */
+export const WINDOW_BYTES = 65_536;
+/** Windows start at multiples of this. */
+export const WINDOW_STEP = 256;
+/** Most numbers that `stage` takes. */
+export const STAGE_SIZE = 2 ** 21;
 
 /** Threads per workgroup of the one-thread-per-element kernels. */
 export const WORKGROUP = 64;

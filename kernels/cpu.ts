@@ -93,6 +93,24 @@ export class Cpu implements Backend {
   }
 
   /** See `Backend`. */
+  copy(
+    from: Tensor,
+    fromFirst: number,
+    to: Tensor,
+    toFirst: number,
+    count: number,
+  ): void {
+    const source = from.storage as Float64Array;
+    (to.storage as Float64Array).set(
+      source.subarray(fromFirst, fromFirst + count),
+      toFirst,
+    );
+  }
+
+  /** Nothing: the references read the tensor itself. */
+  stage(): void {}
+
+  /** See `Backend`. */
   dispatch(kernel: Kernel, { bind, params, constants = {} }: Dispatch): void {
     kernel.ref(bind.map((x) => x.storage as Float64Array), params, constants);
   }

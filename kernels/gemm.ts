@@ -4,6 +4,12 @@ import wgslTiled from "./gemm_tiled.wgsl" with { type: "text" };
 import wgslVec4 from "./gemm_vec4.wgsl" with { type: "text" };
 import type { Kernel, Tensor } from "./backend.ts";
 import { gemmRef } from "./gemm_ref.ts";
+import {
+  gemmUniform,
+  uniformFits,
+  uniformPays,
+  type UniformProduct,
+} from "./gemm_uniform.ts";
 import { tileFor, tileGroups } from "./tiles.ts";
 
 const PARAMS = [
@@ -90,10 +96,10 @@ export interface GemmOptions {
   /** Add to what `C` holds instead of overwriting it. */
   readonly accumulate?: boolean;
   /**
-   * Which kernel; `auto` takes `tiled` in the gpu family, else `vec4` where sizes allow, else `any`.
-   * For tests.
+   * Which kernel; `auto` takes `tiled` in the gpu family, else `uniform` where it pays, else `vec4` where
+   * sizes allow, else `any`. For tests.
    */
-  readonly variant?: "auto" | "any" | "vec4" | "tiled";
+  readonly variant?: "auto" | "any" | "vec4" | "uniform" | "tiled";
 }
 
 /**
@@ -171,7 +177,7 @@ export function gemm(
     alpha,
     flags: (bias ? 1 : 0) | (residual ? 2 : 0) | (accumulate ? 4 : 0),
   };
-  const bind = [
+  const bind: UniformProduct["bind"] = [
     a.tensor,
     b.tensor,
     bias ?? a.tensor,
@@ -202,6 +208,21 @@ export function gemm(
       },
       groups: [...tileGroups(tile, M, N), batch],
     });
+    return;
+  }
+  const product = { bind, params, rowMajor: aRow };
+  const uniform = fits && four(c) && uniformFits(product);
+  if (variant === "uniform" && !uniform) {
+    throw new RangeError(
+      `Cannot run gemm_uniform: K, N, strides and offsets must be multiples of 4, and A by columns be whole: current M, N, K are ${M}, ${N}, ${K}`,
+    );
+  }
+  if (
+    variant === "uniform" ||
+    variant === "auto" && uniform && backend.kind !== "cpu" &&
+      uniformPays(product)
+  ) {
+    gemmUniform(product);
     return;
   }
   const vec4 = fits && variant !== "any";

@@ -1,7 +1,7 @@
 /** Float64 definition of `gemm`. The loops are ordered so that the cpu backend is bearable. */
 import type { Params } from "./backend.ts";
 
-/** `c = alpha A B (+ bias) (+ residual) (+ c)`; bindings and params as in `gemm.wgsl`. */
+/** `c = alpha A B (+ bias) (+ residual) (+ c)`; bindings and params as in `gemm.wgsl`; `first` is the row of the bias. */
 export function gemmRef(
   bind: readonly Float64Array[],
   p: Params,
@@ -18,7 +18,7 @@ export function gemmRef(
   const [am, ak] = [p.am! | 0, p.ak! | 0];
   const [bn, bk] = [p.bn! | 0, p.bk! | 0];
   const ldc = p.ldc! | 0;
-  const { alpha = 1, flags = 0 } = p;
+  const { alpha = 1, flags = 0, first = 0 } = p;
   const panel = new Float64Array(4 * K);
   for (let z = 0; z < (p.Z ?? 1); z++) {
     const oa = p.oa! + z * p.sa! | 0;
@@ -32,7 +32,7 @@ export function gemmRef(
       for (let j = 0; j < 4 && n + j < N; j++) {
         const at = oc + m * ldc + n + j;
         let value = alpha * sums[j]!;
-        if (flags & 1) value += bias[m]!;
+        if (flags & 1) value += bias[first + m]!;
         if (flags & 2) value += residual[at]!;
         if (flags & 4) value += c[at]!;
         c[at] = value;

@@ -17,7 +17,7 @@ import {
   storedBytes,
   Tensor,
 } from "./backend.ts";
-import { checkTensorBytes, Pool } from "./pool.ts";
+import { checkTensorBytes, Pool, Stage } from "./pool.ts";
 
 /** Counts bytes and work. */
 export class Plan implements Backend {
@@ -40,6 +40,7 @@ export class Plan implements Backend {
     destroy: () => {},
     beforeTrim: () => {},
   });
+  readonly #stage = new Stage(this.#pool, () => {});
 
   /**
    * Starts with nothing.
@@ -109,6 +110,14 @@ export class Plan implements Backend {
   }
 
   /** See `Backend`. */
+  copy(): void {}
+
+  /** See `Backend`. */
+  stage(_from: Tensor, _first: number, count: number): void {
+    this.#stage.fit(count);
+  }
+
+  /** See `Backend`. */
   dispatch(kernel: Kernel, { params, constants = {} }: Dispatch): void {
     this.#dispatches++;
     const key = `${kernel.name} ${JSON.stringify(constants)}`;
@@ -137,6 +146,7 @@ export class Plan implements Backend {
 
   /** See `Backend`. */
   trim(): void {
+    this.#stage.free();
     this.#pool.trim();
   }
 

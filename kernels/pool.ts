@@ -63,6 +63,7 @@ export class Pool<B> {
   #live = 0;
   #peak = 0;
   #pooled = 0;
+  #held = 0;
   #peakReserved = 0;
   #largest = 0;
 
@@ -81,9 +82,9 @@ export class Pool<B> {
     return this.#peak;
   }
 
-  /** Bytes taken from the device: in use and free. */
+  /** Bytes taken from the device: in use, free, and beside the buffers. */
   get reserved(): number {
-    return this.#live + this.#pooled;
+    return this.#live + this.#pooled + this.#held;
   }
 
   /** The most `reserved` has been since `resetPeak`. */
@@ -156,6 +157,12 @@ export class Pool<B> {
     else this.#free.set(bytes, [entry]);
   }
 
+  /** Counts bytes that are taken from the device beside the buffers; negative ones are given back. */
+  hold(bytes: number): void {
+    this.#held += bytes;
+    this.#peakReserved = Math.max(this.#peakReserved, this.reserved);
+  }
+
   /** Frees what is not in use. */
   trim(): void {
     if (this.#pooled === 0) return;
@@ -168,5 +175,47 @@ export class Pool<B> {
     }
     this.#free.clear();
     this.#pooled = 0;
+  }
+}
+
+/** Texels in a row of the stage: those that are used, and some so that rows do not share cache lines. */
+export const STAGE_ROW = { used: 256, all: 260 };
+const TEXEL_NUMBERS = 4;
+const TEXEL_BYTES = 16;
+/** It grows by so many rows. */
+const STAGE_STEP = 64;
+
+/** The size of the texture that `Backend.stage` fills: it grows to what is asked for, and is counted. */
+export class Stage<B> {
+  readonly #pool: Pool<B>;
+  readonly #resize: (rows: number) => void;
+  #rows = 0;
+
+  /**
+   * Starts with no texture.
+   *
+   * @param resize Makes one of so many rows in place of the last; 0 for none.
+   */
+  constructor(pool: Pool<B>, resize: (rows: number) => void) {
+    this.#pool = pool;
+    this.#resize = resize;
+  }
+
+  /** Makes room for so many numbers. */
+  fit(count: number): void {
+    const texels = Math.ceil(count / TEXEL_NUMBERS);
+    const rows = Math.ceil(texels / STAGE_ROW.used / STAGE_STEP) * STAGE_STEP;
+    if (rows > this.#rows) this.#set(rows);
+  }
+
+  /** Gives it back to the device. */
+  free(): void {
+    if (this.#rows) this.#set(0);
+  }
+
+  #set(rows: number): void {
+    this.#pool.hold((rows - this.#rows) * STAGE_ROW.all * TEXEL_BYTES);
+    this.#rows = rows;
+    this.#resize(rows);
   }
 }

@@ -23,14 +23,23 @@ import {
   type PlannedKernel,
   type Recorder,
   sizeOf,
+  STAGE_SIZE,
   type StorageType,
   storedBytes,
   Tensor,
+  WINDOW_BYTES,
 } from "./backend.ts";
 import { DeviceLostError, DeviceMemoryError } from "./errors.ts";
 import { chooseFamily, type KernelChoice } from "./family.ts";
-import { checkTensorBytes, Pool } from "./pool.ts";
+import { checkTensorBytes, Pool, Stage, STAGE_ROW } from "./pool.ts";
 
+/** What a letter of `Kernel.bindings` is to a device. */
+const ACCESS = {
+  r: { buffer: { type: "read-only-storage" } },
+  w: { buffer: { type: "storage" } },
+  u: { buffer: { type: "uniform", hasDynamicOffset: true } },
+  t: { texture: { sampleType: "unfilterable-float" } },
+} as const;
 const UNIFORM_STEP = 256; // minUniformBufferOffsetAlignment's default
 const UNIFORM_SLOTS = 2048;
 const WRITTEN_BYTES = 32 * 2 ** 20; // staged by the runtime until something is submitted
@@ -56,6 +65,8 @@ export class WebGpu implements Backend {
   readonly #groups = new Map<string, GPUBindGroup>();
   readonly #layouts = new Map<string, GPUBindGroupLayout>();
   readonly #pool: Pool<GPUBuffer>;
+  readonly #stage: Stage<GPUBuffer>;
+  #texture: GPUTexture | undefined;
   readonly #touched = new Set<GPUBuffer>();
   readonly #uniforms: GPUBuffer;
   readonly #uniformBytes = new ArrayBuffer(UNIFORM_STEP * UNIFORM_SLOTS);
@@ -87,8 +98,8 @@ export class WebGpu implements Backend {
       create: (size) =>
         device.createBuffer({
           size,
-          usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC |
-            GPUBufferUsage.COPY_DST,
+          usage: GPUBufferUsage.STORAGE | GPUBufferUsage.UNIFORM |
+            GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
         }),
       destroy: (buffer) => buffer.destroy(),
       beforeTrim: () => {
@@ -96,6 +107,7 @@ export class WebGpu implements Backend {
         this.#groups.clear(); // they hold on to the buffers
       },
     });
+    this.#stage = new Stage(this.#pool, (rows) => this.#resizeStage(rows));
     this.#uniforms = device.createBuffer({
       label: "params",
       size: this.#uniformBytes.byteLength,
@@ -234,13 +246,23 @@ export class WebGpu implements Backend {
     made: readonly { kernel: Kernel; pipeline: GPUComputePipeline }[],
   ): void {
     const most = Math.max(...made.map(({ kernel }) => kernel.bindings.length));
-    const buffers = Array.from({ length: most }, () => this.#pool.take(16));
+    const size = made.some(({ kernel }) => kernel.bindings.includes("u"))
+      ? WINDOW_BYTES
+      : 16;
+    const buffers = Array.from({ length: most }, () => this.#pool.take(size));
+    if (made.some(({ kernel }) => kernel.bindings.includes("t"))) {
+      this.#stage.fit(1);
+    }
     const encoder = this.#device.createCommandEncoder();
     const pass = encoder.beginComputePass();
     for (const { kernel: { bindings }, pipeline } of made) {
       pass.setPipeline(pipeline);
       const bound = buffers.slice(0, bindings.length).map((b) => b.buffer);
-      pass.setBindGroup(0, this.#group(bindings, bound), [0]);
+      pass.setBindGroup(
+        0,
+        this.#group(bindings, bound),
+        bindings.includes("u") ? [0, 0] : [0],
+      );
       pass.dispatchWorkgroups(0);
     }
     pass.end();
@@ -249,9 +271,83 @@ export class WebGpu implements Backend {
   }
 
   /** See `Backend`. */
+  copy(
+    from: Tensor,
+    fromFirst: number,
+    to: Tensor,
+    toFirst: number,
+    count: number,
+  ): void {
+    const size = from.type === "f16" ? 2 : 4;
+    const source = from.storage as GPUBuffer, target = to.storage as GPUBuffer;
+    this.#touched.add(source).add(target);
+    this.#outsidePass().copyBufferToBuffer(
+      source,
+      fromFirst * size,
+      target,
+      toFirst * size,
+      count * size,
+    );
+  }
+
+  /** See `Backend`. */
+  stage(from: Tensor, first: number, count: number): void {
+    if (count > STAGE_SIZE) {
+      throw new RangeError(
+        `Cannot stage [${from.shape}]: at most ${STAGE_SIZE} numbers fit: current ${count}`,
+      );
+    }
+    this.#stage.fit(count);
+    const buffer = from.storage as GPUBuffer;
+    this.#touched.add(buffer);
+    const texels = Math.ceil(count / 4);
+    const rows = Math.floor(texels / STAGE_ROW.used);
+    const encoder = this.#outsidePass();
+    // Whole rows, then what is left.
+    for (
+      const [y, width, height] of [
+        [0, STAGE_ROW.used, rows],
+        [rows, texels % STAGE_ROW.used, 1],
+      ] as const
+    ) {
+      if (!(width && height)) continue;
+      encoder.copyBufferToTexture(
+        {
+          buffer,
+          offset: 4 * first + 16 * STAGE_ROW.used * y,
+          bytesPerRow: 16 * STAGE_ROW.used,
+        },
+        { texture: this.#texture!, origin: [0, y] },
+        [width, height],
+      );
+    }
+  }
+
+  #resizeStage(rows: number): void {
+    this.flush();
+    this.#groups.clear(); // some hold on to the texture
+    this.#texture?.destroy();
+    this.#texture = rows
+      ? this.#device.createTexture({
+        label: "stage",
+        size: [STAGE_ROW.all, rows],
+        format: "rgba32float",
+        usage: GPUTextureUsage.COPY_DST | GPUTextureUsage.TEXTURE_BINDING,
+      })
+      : undefined;
+  }
+
+  /** The encoder, where copies may go. */
+  #outsidePass(): GPUCommandEncoder {
+    this.#pass?.end();
+    this.#pass = undefined;
+    return this.#encoder ??= this.#device.createCommandEncoder();
+  }
+
+  /** See `Backend`. */
   dispatch(
     kernel: Kernel,
-    { bind, params, constants = {}, groups }: Dispatch,
+    { bind, params, constants = {}, window = 0, groups }: Dispatch,
   ): void {
     if (bind.length !== kernel.bindings.length) {
       throw new RangeError(
@@ -284,19 +380,21 @@ export class WebGpu implements Backend {
       kernel.bindings,
       bind.map((x) => x.storage as GPUBuffer),
     );
-    if (!this.#pass) {
-      this.#encoder = this.#device.createCommandEncoder();
-      this.#pass = this.#encoder.beginComputePass();
-    }
+    this.#encoder ??= this.#device.createCommandEncoder();
+    this.#pass ??= this.#encoder.beginComputePass();
     this.#pass.setPipeline(pipeline);
-    this.#pass.setBindGroup(0, group, [offset]);
+    this.#pass.setBindGroup(
+      0,
+      group,
+      kernel.bindings.includes("u") ? [window, offset] : [offset],
+    );
     this.#pass.dispatchWorkgroups(...groups);
   }
 
   /** See `Backend`. */
   flush(): void {
-    if (!this.#encoder || !this.#pass) return;
-    this.#pass.end();
+    if (!this.#encoder) return;
+    this.#pass?.end();
     this.#device.queue.writeBuffer(
       this.#uniforms,
       0,
@@ -363,6 +461,7 @@ export class WebGpu implements Backend {
 
   /** See `Backend`. */
   trim(): void {
+    this.#stage.free();
     this.#pool.trim();
   }
 
@@ -405,7 +504,7 @@ export class WebGpu implements Backend {
       ) => ({
         binding,
         visibility: GPUShaderStage.COMPUTE,
-        buffer: { type: access === "w" ? "storage" : "read-only-storage" },
+        ...ACCESS[access as keyof typeof ACCESS],
       }));
       entries.push({
         binding: bindings.length,
@@ -425,12 +524,18 @@ export class WebGpu implements Backend {
    */
   #group(bindings: string, buffers: readonly GPUBuffer[]): GPUBindGroup {
     let key = bindings;
-    for (const buffer of buffers) key += ` ${this.#pool.id(buffer)}`;
+    for (const [i, buffer] of buffers.entries()) {
+      key += bindings[i] === "t" ? " t" : ` ${this.#pool.id(buffer)}`;
+    }
     let group = this.#groups.get(key);
     if (!group) {
       const entries: GPUBindGroupEntry[] = buffers.map((buffer, binding) => ({
         binding,
-        resource: { buffer },
+        resource: bindings[binding] === "t"
+          ? this.#texture!.createView()
+          : bindings[binding] === "u"
+          ? { buffer, size: WINDOW_BYTES }
+          : { buffer },
       }));
       entries.push({
         binding: buffers.length,

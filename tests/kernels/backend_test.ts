@@ -1,13 +1,18 @@
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
 import {
+  type Backend,
   elementGroups,
   foldGroups,
   type Kernel,
+  STAGE_SIZE,
   type Tensor,
 } from "../../kernels/backend.ts";
 import { combine } from "../../kernels/combine.ts";
+import { Cpu } from "../../kernels/cpu.ts";
 import { DeviceLostError, DeviceMemoryError } from "../../kernels/errors.ts";
+import { gemm } from "../../kernels/gemm.ts";
+import { Plan } from "../../kernels/plan.ts";
 import { WebGpu } from "../../kernels/webgpu.ts";
 import { BACKEND, DEVICE, testBackend } from "../backend.ts";
 import { compare, rand } from "../compare.ts";
@@ -133,6 +138,78 @@ test("Backend and Tensor refuse wrong sizes and dead tensors", async () => {
     backend.write(x, new Float32Array(2));
   }
   assert.equal(backend.memory.liveBytes, before);
+});
+
+test("Backend.copy() moves part of a tensor, in the order of what is recorded", async () => {
+  const backend = await testBackend();
+  using x = backend.upload(rand(1, 64), [64]);
+  using y = backend.upload(rand(2, 64), [64]);
+  const [from, to] = await backend.read([x, y]);
+  using doubled = combine(x, 1, x, 1);
+  backend.copy(doubled, 8, y, 20, 12);
+  using sum = combine(y, 1, y, 1);
+  const want = Float32Array.from(to!);
+  want.set(from!.subarray(8, 20).map((v) => 2 * v), 20);
+  const [found] = await backend.read([sum]);
+  assert.deepEqual(Float32Array.from(found!), want.map((v) => 2 * v));
+});
+
+test("Backend.stage() grows, is counted as reserved, and refuses what is too much", async () => {
+  const backend = await testBackend();
+  if (!(backend instanceof WebGpu)) return; // references read the tensor itself
+  backend.trim();
+  using x = backend.alloc([STAGE_SIZE + 4]);
+  const before = backend.memory;
+  backend.stage(x, 0, 4 * 256 * 64);
+  backend.stage(x, 4, 4);
+  const row = 260 * 16;
+  const { liveBytes, reservedBytes } = backend.memory;
+  assert.equal(liveBytes, before.liveBytes);
+  assert.equal(reservedBytes - before.reservedBytes, 64 * row);
+  backend.stage(x, 0, 4 * 256 * 64 + 4);
+  assert.equal(
+    backend.memory.reservedBytes - before.reservedBytes,
+    128 * row,
+  );
+  assert.throws(
+    () => backend.stage(x, 0, STAGE_SIZE + 4),
+    /Cannot stage \[2097156\]: at most 2097152 numbers fit/,
+  );
+  backend.trim();
+  assert.equal(backend.memory.reservedBytes, before.reservedBytes);
+});
+
+test("Backend.prepare() leaves kernels that run as if they were not prepared", async () => {
+  const backend = await testBackend();
+  using plan = new Plan();
+  const run = (on: Backend): Tensor => {
+    using a = on.upload(rand(1, 64 * 64), [64, 64]);
+    using b = on.upload(rand(2, 64 * 256), [64, 256]);
+    const c = on.alloc([64, 256]);
+    const [x, y, z] = [
+      { tensor: a, stride: 64 },
+      { tensor: b, stride: 256 },
+      { tensor: c, stride: 256 },
+    ];
+    gemm([64, 256, 64], x, y, z);
+    return c;
+  };
+  run(plan).dispose();
+  const { liveBytes } = backend.memory;
+  await backend.prepare(plan.kernels);
+  assert.equal(backend.memory.liveBytes, liveBytes);
+  using found = run(backend);
+  using cpu = new Cpu();
+  using wanted = run(cpu);
+  const [values] = await backend.read([found]);
+  const [reference] = await cpu.read([wanted]);
+  assert.ok(compare(values!, reference!).relL2 < 1e-6);
+  // A kernel that is no WGSL is named when numbers are wanted.
+  if (BACKEND !== "webgpu") return;
+  using broken = await WebGpu.open(DEVICE ? { device: DEVICE } : {});
+  const kernel = { ...plan.kernels[0]!.kernel, wgsl: "fn main( {" };
+  await broken.prepare([{ kernel, constants: {} }]);
+  await assert.rejects(broken.read([]), /Cannot compile gemm_uniform/);
 });
 
 test("Backend.read() stops when the signal is aborted", async () => {

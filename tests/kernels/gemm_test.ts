@@ -1,6 +1,7 @@
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
 import { gemm, type GemmOptions } from "../../kernels/gemm.ts";
+import { Plan } from "../../kernels/plan.ts";
 import { tileFor } from "../../kernels/tiles.ts";
 import { KERNELS, testBackend } from "../backend.ts";
 import { sumBound } from "../compare.ts";
@@ -30,7 +31,7 @@ interface Place {
   readonly offset: number;
 }
 
-/** Lines of `length` numbers, `pad` apart, and a tensor that holds them and some more. */
+/** Lines of `length` numbers, `pad` apart, and a tensor that holds them and `pad` more on each side. */
 function place(
   seed: number,
   { lines, length, batch, pad, shared }: {
@@ -43,7 +44,7 @@ function place(
 ): [Input, Place] {
   const stride = length + pad;
   const batchStride = shared ? 0 : lines * stride + pad;
-  const total = pad + batch * batchStride + lines * stride + pad;
+  const total = pad + (batch - 1) * batchStride + lines * stride + pad;
   return [input(seed, [total]), { stride, batchStride, offset: pad }];
 }
 
@@ -214,6 +215,88 @@ for (const variant of VARIANTS) {
     await checkGemm({ ...base, bias, alpha: 2.5 });
     await checkGemm({ ...base, residual, alpha: 2.5 });
     await checkGemm({ ...base, bias, residual, accumulate, alpha: 0.125 });
+  });
+}
+
+if (KERNELS !== "gpu") {
+  const variant = "uniform";
+
+  test("gemm() matches its definition around workgroups, windows and copies: uniform", async () => {
+    for (
+      const size of [
+        [1, 4, 4],
+        [15, 60, 8],
+        [16, 64, 64],
+        [17, 68, 68], // added up in blocks
+        [33, 132, 100],
+        [50, 72, 320], // 48 rows to a window
+        [65, 4, 256], // 64 rows, which end where windows may start
+        [18, 8, 1024], // 16 rows
+        [18, 8, 1020],
+        [18, 8, 2052], // three pieces of k
+        [1042, 4, 1024], // two copies of A
+      ] as const
+    ) await checkGemm({ size, variant });
+    // One matrix of B fills half of the stage.
+    await checkGemm({ size: [5, 1024, 1024], batch: 3, variant });
+  });
+
+  test("gemm() keeps to strides, offsets, batches and columns: uniform", async () => {
+    for (const pad of [4, 20]) {
+      const base = { size: [37, 72, 12], pad, variant } as const;
+      await checkGemm({ ...base, batch: 3 });
+      await checkGemm({ ...base, batch: 2, shared: true });
+    }
+    await checkGemm({ size: [37, 72, 12], batch: 3, a: "column", variant });
+  });
+
+  test("gemm() adds bias, residual and C, and scales only the product: uniform", async () => {
+    const bias = true, residual = true, accumulate = true;
+    for (const size of [[35, 72, 12], [35, 8, 1028]] as const) {
+      const base = { size, batch: 2, pad: 4, variant } as const;
+      await checkGemm({ ...base, alpha: -0.75 });
+      await checkGemm({ ...base, bias, residual, accumulate, alpha: 0.125 });
+    }
+  });
+
+  test("gemm() takes A in f16: uniform", async () => {
+    const base = { half: true, variant } as const;
+    await checkGemm({ ...base, size: [37, 12, 20] });
+    await checkGemm({ ...base, size: [35, 72, 12], batch: 3, pad: 4 });
+    await checkGemm({ ...base, size: [70, 64, 644] });
+  });
+
+  test("gemm() takes the uniform kernel by itself where it pays, and refuses what it cannot run", async () => {
+    const backend = await testBackend();
+    using plan = new Plan();
+    const product = (size: readonly [number, number, number]) => {
+      const [M, N, K] = size;
+      using a = plan.alloc([M, K]);
+      using b = plan.alloc([K, N]);
+      using c = plan.alloc([M, N]);
+      gemm(
+        size,
+        { tensor: a, stride: K },
+        { tensor: b, stride: N },
+        { tensor: c, stride: N },
+      );
+      return plan.kernels.at(-1)!.kernel.name;
+    };
+    assert.equal(product([16, 64, 64]), "gemm_vec4");
+    assert.equal(product([96, 256, 96]), "gemm_uniform");
+    using x = backend.alloc([64, 64]);
+    using y = backend.alloc([64, 64]);
+    assert.throws(
+      () =>
+        gemm(
+          [4, 4, 3],
+          { tensor: x, stride: 64 },
+          { tensor: x, stride: 64 },
+          { tensor: y, stride: 64 },
+          { variant },
+        ),
+      /Cannot run gemm_uniform/,
+    );
   });
 }
 
