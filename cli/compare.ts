@@ -24,6 +24,7 @@ import { lockFolder } from "./locked_folder.ts";
 import { readVariants } from "./variants.ts";
 
 const COMMAND = "compare";
+const MOST_PARTS = 1000;
 
 /** Paints what is not there yet, then scores what is there. */
 export async function compare(flags: Flags, io: Io): Promise<number> {
@@ -42,8 +43,15 @@ export async function compare(flags: Flags, io: Io): Promise<number> {
     prediction: flags.choice<Prediction>("prediction"),
   });
   using detector = await openDetector(flags, location, io);
-  const jobs = await compareJobs(variants, facts, detector, flags);
-  await using _lock = await lockFolder(out, COMMAND);
+  const all = await compareJobs(variants, facts, detector, flags);
+  const part = readPart(flags);
+  const jobs = part
+    ? all.filter((_, i) => i % part.of === part.number - 1)
+    : all;
+  await using _lock = await lockFolder(
+    out,
+    part ? `${COMMAND}-${part.number}-of-${part.of}` : COMMAND,
+  );
   const folder = join(out, "images");
   const { left, done, broken } = await splitJobs(
     folder,
@@ -86,10 +94,29 @@ export async function compare(flags: Flags, io: Io): Promise<number> {
       clock.add(job, result.report.seconds);
     }
   }
+  if (part) {
+    io.say(
+      "This part is painted; the same command without --part scores all parts",
+    );
+    return 0;
+  }
   const { against } = variants;
   const files = jobs.map(({ file }) => file);
   print(await scoreFolder({ out, files, detector, against }, io), flags, io);
   return 0;
+}
+
+/** The part of the pictures that this process paints. */
+function readPart(flags: Flags): { number: number; of: number } | undefined {
+  const text = flags.text("part");
+  if (text === undefined) return undefined;
+  const [, number, of] = /^(\d+)\/(\d+)$/.exec(text)?.map(Number) ?? [];
+  if (!(number && of && number <= of && of <= MOST_PARTS)) {
+    throw new UsageError(
+      `Cannot use --part: it must be K/N, K from 1 to N, N up to ${MOST_PARTS}: current ${text}`,
+    );
+  }
+  return { number, of };
 }
 
 /** Scores the pictures of a folder, whatever made them. */
@@ -105,6 +132,7 @@ async function rescore(flags: Flags, io: Io): Promise<number> {
     "variants",
     "preset",
     "model",
+    "part",
   ].find((name) => flags.has(name));
   if (useless) {
     throw new UsageError(

@@ -62,6 +62,12 @@ export const RESULT_FLAGS: readonly Flag[] = [
       "images/, results.jsonl, table.md, table.csv, contact-sheet.png; goes on with what is there",
   },
   {
+    name: "part",
+    value: "K/N",
+    help:
+      "paint only every Nth picture from the Kth on, and leave scores to a run without it: several processes share the work",
+  },
+  {
     name: "rescore",
     value: "FOLDER",
     help: "score the pictures that are there, and nothing else",

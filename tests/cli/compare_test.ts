@@ -177,6 +177,30 @@ test("compare paints, goes on, mends, and scores the same from the pictures alon
   assert.equal((await run([...other, "--force"])).code, 0);
 });
 
+test("compare in parts paints what one process would", async () => {
+  await using folder = await tempFolder({});
+  const { path } = folder;
+  const line = args(path, "--random", "1", "--seed", "4");
+  const second = await run([...line, "--part", "2/2"]);
+  assert.equal(second.code, 0, second.err.join("\n"));
+  assert.match(second.err.at(-1)!, /without --part scores all parts/);
+  assert.deepEqual(second.out, []);
+  assert.deepEqual(await images(path), [
+    "0001.winwinlay-steps-1-iterations-1-rho-1-0.0.png",
+  ]);
+  assert.deepEqual([...(await results(path)).keys()], []);
+  assert.equal((await run([...line, "--part", "1/2"])).code, 0);
+  assert.equal((await images(path)).length, 2);
+  const scored = await run(line);
+  assert.match(scored.err[0]!, /2 of 2 are there already/);
+  assert.match(scored.out.join("\n"), /\| none \| 1 \|/);
+  for (const part of ["0/2", "3/2", "1/0", "1", "a/b", "1/1001"]) {
+    const refused = await run([...line, "--part", part]);
+    assert.equal(refused.code, 2);
+    assert.match(refused.err.at(-1)!, /must be K\/N/);
+  }
+});
+
 test("compare stopped by Ctrl+C goes on to the same scores", async () => {
   await using folder = await tempFolder({});
   const { path } = folder;
