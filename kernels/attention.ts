@@ -65,6 +65,9 @@ const GRAD: Kernel = {
   ref: softmaxGradRef,
 };
 
+/** Keys of a workgroup of `softmax_grad`. */
+const GRAD_KEYS = 8;
+
 /** Scores of one chunk stay below this. */
 const CHUNK_BYTES = 32 * 2 ** 20;
 
@@ -222,10 +225,8 @@ export function attention(
     const [dq, dk, dv] = [q, k, v].map((x, i) =>
       needs[i] && (i < 2 || go) ? backend.alloc(x.shape) : undefined
     );
-    // dK and dV are sums over queries, the axis along which P and dS lie: made transposed,
-    // dV^T = P go^T, so that the product reads both of its matrices along their rows.
-    using toKeys = dk ? new KeySums(q, dk, z, width) : undefined;
-    using toValues = go && dv ? new KeySums(go, dv, z, width) : undefined;
+    using toKeys = dk && keySums(q, dk, z, width, chunk);
+    using toValues = go && dv && keySums(go, dv, z, width, chunk);
     chunks.forEach(([first, columns]) => {
       using s = scores(first, columns);
       using ds = backend.alloc(s.shape);
@@ -251,7 +252,11 @@ export function attention(
           VALUES: Number(!!toValues),
           CAUSAL: Number(causal),
         },
-        groups: [runGroups(keys, columns)[0], keys, z],
+        groups: [
+          runGroups(keys, columns)[0],
+          Math.ceil(keys / GRAD_KEYS),
+          z,
+        ],
       });
       toValues?.add(s, first, columns, 1);
       if (dq) {
@@ -265,8 +270,8 @@ export function attention(
       }
       toKeys?.add(ds, first, columns, scale);
     });
-    toValues?.finish();
-    toKeys?.finish();
+    toValues?.finish?.();
+    toKeys?.finish?.();
     return [dq, dk, dv];
   };
   record(
@@ -279,7 +284,56 @@ export function attention(
 }
 
 /** Sums over the queries, chunk by chunk: `grad[z, d, j] = sum_n x[z, d, n] m[z, j, n]`. */
-class KeySums implements Disposable {
+interface KeySums extends Disposable {
+  /** Adds the queries from `first` of `m` `[z, keys, columns]`, times `alpha`. */
+  add(m: Tensor, first: number, columns: number, alpha: number): void;
+  /** Completes the gradient. */
+  finish?(): void;
+}
+
+/**
+ * How sums over the queries are made.
+ *
+ * @param x `[z width, queries]`.
+ * @param grad `[z width, keys]`.
+ * @param chunk Queries added at once.
+ */
+function keySums(
+  x: Tensor,
+  grad: Tensor,
+  z: number,
+  width: number,
+  chunk: number,
+): KeySums {
+  const queries = x.size / z / width, keys = grad.size / z / width;
+  // gemm_uniform reads matrices along either axis.
+  const inFours = [queries, keys, chunk].every((n) => n % 4 === 0);
+  if (!(inFours && keys >= 32 && width >= 16)) {
+    return new TransposedSums(x, grad, z, width);
+  }
+  return {
+    add: (m, first, columns, alpha) =>
+      gemm(
+        [width, keys, columns],
+        {
+          tensor: x,
+          stride: queries,
+          batchStride: width * queries,
+          offset: first,
+        },
+        { tensor: m, stride: columns, batchStride: keys * columns },
+        { tensor: grad, stride: keys, batchStride: width * keys },
+        { batch: z, b: "column", alpha, accumulate: first > 0 },
+      ),
+    [Symbol.dispose]() {},
+  };
+}
+
+/**
+ * The sums made transposed, `dV^T = P go^T`: queries are the axis along which P and dS lie, and the
+ * kernels other than gemm_uniform want both matrices along their rows.
+ */
+class TransposedSums implements KeySums {
   readonly #x: Tensor; // [z, queries, width]
   readonly #sums: Tensor; // [z, keys, width]
   readonly #grad: Tensor;
@@ -302,7 +356,7 @@ class KeySums implements Disposable {
     transposeInto(x, this.#x, z, width);
   }
 
-  /** Adds the queries from `first` of `m` `[z, keys, columns]`, times `alpha`. */
+  /** See `KeySums`. */
   add(m: Tensor, first: number, columns: number, alpha: number): void {
     const [z, width] = [this.#z, this.#width];
     const [, queries = 0] = this.#x.shape;

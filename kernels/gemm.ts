@@ -211,7 +211,7 @@ export function gemm(
     return;
   }
   const product = { bind, params, rowMajor: aRow };
-  const uniform = fits && four(c) && uniformFits(product);
+  const uniform = N % 4 === 0 && four(b) && four(c) && uniformFits(product);
   if (variant === "uniform" && !uniform) {
     throw new RangeError(
       `Cannot run gemm_uniform: K, N, strides and offsets must be multiples of 4, and A by columns be whole: current M, N, K are ${M}, ${N}, ${K}`,
@@ -227,7 +227,7 @@ export function gemm(
   }
   const vec4 = fits && variant !== "any";
   const rows = vec4 ? 8 : 4; // that a thread holds; both kernels hold 8 columns
-  const across = N > 16 ? 4 : N > 8 ? 2 : 1;
+  const across = threadsAcross(M, N, rows);
   backend.dispatch(vec4 ? GEMM_VEC4 : GEMM, {
     bind,
     params: { ...params, across, block: K > 64 ? 32 : K },
@@ -238,6 +238,19 @@ export function gemm(
       batch,
     ],
   });
+}
+
+/** Threads along n, the others along m: what leaves fewest without work. */
+function threadsAcross(M: number, N: number, rows: number): number {
+  const covered = (size: number, by: number): number =>
+    Math.ceil(size / by) * by;
+  let best = 4;
+  for (const across of [2, 1]) {
+    const cells = (x: number): number =>
+      covered(N, 8 * x) * covered(M, rows * THREADS / x);
+    if (cells(across) < cells(best)) best = across;
+  }
+  return best;
 }
 
 /** Whether every line starts at a multiple of 4. */

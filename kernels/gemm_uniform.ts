@@ -24,6 +24,7 @@ const KERNEL: Kernel = {
     "N",
     "K",
     "am",
+    "bn",
     "bk",
     "ldc",
     "sa",
@@ -65,13 +66,13 @@ export interface UniformProduct {
   readonly rowMajor: boolean;
 }
 
-/** Whether the kernel can run a product, whose B and C have contiguous n, in fours. */
+/** Whether the kernel can run a product, whose N and lines of B and C come in fours. */
 export function uniformFits(
   { bind: [a], params, rowMajor }: UniformProduct,
 ): boolean {
-  const { M = 0, N = 0, K = 0, bk = 0 } = params;
+  const { M = 0, K = 0 } = params;
   const { am = 0, sa = 0, oa = 0 } = params;
-  if (K % 4 || (Math.min(K, MOST_K) - 1) * bk + N > STAGE_SIZE) return false;
+  if (K % 4 || span(params, Math.min(K, MOST_K)) > STAGE_SIZE) return false;
   // Columns are transposed first, which takes whole matrices and float32.
   return rowMajor
     ? [am, sa, oa].every((x) => x % 4 === 0)
@@ -85,7 +86,7 @@ export function uniformFits(
  */
 export function uniformPays({ bind: [a], params }: UniformProduct): boolean {
   const { M = 0, N = 0, K = 0, Z = 1 } = params;
-  if (N < COLUMNS || M < ROWS || K < ROWS) return false;
+  if (N < COLUMNS / 2 || M < ROWS || K < ROWS) return false;
   const ks = Math.min(K, MOST_K);
   const most = windowRows(ks * (a.type === "f16" ? 2 : 4), M);
   const several = matrices(params) === 1
@@ -98,9 +99,8 @@ export function uniformPays({ bind: [a], params }: UniformProduct): boolean {
 /** Runs a product that fits. */
 export function gemmUniform(product: UniformProduct): void {
   const { bind: [a, b, bias, residual, c], params, rowMajor } = product;
-  const { M = 0, N = 0, K = 0, sa = 0, sb = 0, sc = 0, bk = 0, ldc = 0 } =
-    params;
-  const { ob = 0, oc = 0, alpha = 1, flags = 0 } = params;
+  const { M = 0, N = 0, K = 0, sa = 0, sb = 0, sc = 0, ldc = 0 } = params;
+  const { bn = 1, bk = 1, ob = 0, oc = 0, alpha = 1, flags = 0 } = params;
   const { backend } = c;
   const count = matrices(params);
   using rows = rowMajor ? a.retain() : backend.alloc([count, M, K]);
@@ -128,7 +128,7 @@ export function gemmUniform(product: UniformProduct): void {
       }
     }
     const origin = ob + z * sb + k * bk;
-    backend.stage(b, origin, (zs - 1) * sb + (ks - 1) * bk + N);
+    backend.stage(b, origin, (zs - 1) * sb + span(params, ks));
     // Rows of a window, or whole matrices if it holds several.
     const most = windowRows(ks * size, ms);
     const several = Math.max(1, Math.floor(most / ms));
@@ -148,7 +148,7 @@ export function gemmUniform(product: UniformProduct): void {
             K: ks,
             am: ks,
             ak: 1,
-            bn: 1,
+            bn,
             bk,
             ldc,
             sa: count === 1 ? 0 : ms * ks,
@@ -165,6 +165,7 @@ export function gemmUniform(product: UniformProduct): void {
           },
           constants: {
             A_HALF: Number(rows.type === "f16"),
+            B_COLUMN: Number(bk === 1),
             LONG: Number(ks > 64),
           },
           groups: [Math.ceil(here / ROWS), Math.ceil(N / COLUMNS), each],
@@ -187,6 +188,11 @@ function matrices({ Z = 1, sa }: Params): number {
   return sa === 0 ? 1 : Z;
 }
 
+/** Numbers from the first to the last of `ks` lines of one B. */
+function span({ N = 0, bn = 1, bk = 1 }: Params, ks: number): number {
+  return (N - 1) * bn + (ks - 1) * bk + 1;
+}
+
 /** Part of a product: rows, matrices of the batch, and part of the sum. */
 interface Piece {
   readonly m: number;
@@ -198,16 +204,15 @@ interface Piece {
 }
 
 /** Cuts a product so that the copies of A and B are not too large. */
-function* pieces(
-  { M = 0, N = 0, K = 0, Z = 1, bk = 0, sb = 0 }: Params,
-): Generator<
+function* pieces(params: Params): Generator<
   Piece
 > {
+  const { M = 0, K = 0, Z = 1, sb = 0 } = params;
   for (let k = 0; k < K; k += MOST_K) {
     const ks = Math.min(MOST_K, K - k);
     const most = Math.max(ROWS, Math.floor(COPY_SIZE / ks / ROWS) * ROWS);
     const fitA = M > most ? 1 : Math.floor(COPY_SIZE / (M * ks));
-    const fitB = sb ? 1 + Math.floor((STAGE_SIZE - (ks - 1) * bk - N) / sb) : Z;
+    const fitB = sb ? 1 + Math.floor((STAGE_SIZE - span(params, ks)) / sb) : Z;
     const zMost = Math.max(1, Math.min(Z, fitA, fitB));
     for (let z = 0; z < Z; z += zMost) {
       const zs = Math.min(zMost, Z - z);

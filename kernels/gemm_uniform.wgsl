@@ -3,6 +3,7 @@
 // lane. So A comes through a window of the uniform kind and B through a texture. All lanes of a
 // workgroup share 16 rows; each holds 8 columns of them.
 override A_HALF: bool = false; // a holds f16, eight to an element
+override B_COLUMN: bool = false; // b has contiguous k instead of contiguous n
 override LONG: bool = false; // k is added up in blocks: rounding grows with their number, not with K
 const BLOCK = 8u; // fours of k
 const ROW_BITS = 8u; // a texture row holds 256 fours
@@ -12,7 +13,7 @@ const RESIDUAL = 2u;
 const ACCUMULATE = 4u;
 struct Params {
   M: u32, N: u32, K: u32,
-  am: u32, bk: u32, ldc: u32, // strides
+  am: u32, bn: u32, bk: u32, ldc: u32, // strides
   sa: u32, sb: u32, sc: u32, // of the batch, whose A is in one window
   oa: u32, ob: u32, oc: u32,
   window: u32, origin: u32, // where a and b start
@@ -55,8 +56,10 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
   let columns = p.N / 4u;
   let row = p.am / 4u;
   let a0 = (p.oa + w.z * p.sa - p.window) / 4u + m0 * row;
-  let step = p.bk / 4u;
-  let b0 = (p.ob + w.z * p.sb - p.origin) / 4u + n0;
+  let step = select(p.bk, p.bn, B_COLUMN) / 4u; // between lines of B
+  let next = select(4u * step, 1u, B_COLUMN); // four of k on
+  let half = select(8u, 32u * step, B_COLUMN); // the other columns of a thread
+  let b0 = (p.ob + w.z * p.sb - p.origin) / 4u + n0 * select(1u, 4u * step, B_COLUMN);
   var c00 = vec4f(); var c01 = vec4f();
   var c10 = vec4f(); var c11 = vec4f();
   var c20 = vec4f(); var c21 = vec4f();
@@ -94,11 +97,18 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
   for (var first = 0u; first < fours; first += block) {
     let end = min(first + block, fours);
     for (var k = first; k < end; k++) {
-      let i = b0 + 4u * k * step;
-      let x0 = right(i); let x1 = right(i + 8u);
-      let y0 = right(i + step); let y1 = right(i + step + 8u);
-      let z0 = right(i + 2u * step); let z1 = right(i + 2u * step + 8u);
-      let w0 = right(i + 3u * step); let w1 = right(i + 3u * step + 8u);
+      let i = b0 + k * next;
+      let j = i + half;
+      var x0 = right(i); var x1 = right(j);
+      var y0 = right(i + step); var y1 = right(j + step);
+      var z0 = right(i + 2u * step); var z1 = right(j + 2u * step);
+      var w0 = right(i + 3u * step); var w1 = right(j + 3u * step);
+      if (B_COLUMN) {
+        let m0 = transpose(mat4x4f(x0, y0, z0, w0));
+        let m1 = transpose(mat4x4f(x1, y1, z1, w1));
+        x0 = m0[0]; y0 = m0[1]; z0 = m0[2]; w0 = m0[3];
+        x1 = m1[0]; y1 = m1[1]; z1 = m1[2]; w1 = m1[3];
+      }
       let v0 = left(a0 + k);
       c00 += v0.x * x0; c00 += v0.y * y0; c00 += v0.z * z0; c00 += v0.w * w0;
       c01 += v0.x * x1; c01 += v0.y * y1; c01 += v0.z * z1; c01 += v0.w * w1;

@@ -4,7 +4,8 @@
 // OUTPUT: dP is given, else 0. PROBE: h = a dE/da of each probed token, see methods in attention.ts.
 // VALUES: s becomes P. CAUSAL: P is 0 for keys j > first + n.
 override WG: u32 = 64u;
-const RUN = 1024u; // queries of one workgroup, all of one key
+const RUN = 1024u; // queries of one workgroup
+const KEYS = 8u; // keys of one workgroup: they share what belongs to a query
 override OUTPUT: bool = true;
 override PROBE: bool = false;
 override VALUES: bool = false;
@@ -19,22 +20,30 @@ struct Params { batch: u32, keys: u32, columns: u32, queries: u32, first: u32, t
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32) {
-  let key = w.y;
   let z = w.z;
-  let row = (z * p.keys + key) * p.columns;
+  let start = w.y * KEYS;
+  let stop = min(p.keys, start + KEYS);
   let at = z * 3u * p.queries + p.first;
   let end = min(p.columns, (w.x + 1u) * RUN);
   for (var n = w.x * RUN + t; n < end; n += WG) {
-    var value = exp(min(s[row + n] - rows[at + n], 0.0)) * rows[at + p.queries + n];
-    if (CAUSAL) { value = select(value, 0.0, key > p.first + n); }
-    if (VALUES) { s[row + n] = value; }
-    var g = -rows[at + 2u * p.queries + n];
-    if (OUTPUT) { g += ds[row + n]; }
-    ds[row + n] = value * g;
+    let most = rows[at + n];
+    let scale = rows[at + p.queries + n];
+    let delta = rows[at + 2u * p.queries + n];
+    for (var key = start; key < stop; key++) {
+      let i = (z * p.keys + key) * p.columns + n;
+      var value = exp(min(s[i] - most, 0.0)) * scale;
+      if (CAUSAL) { value = select(value, 0.0, key > p.first + n); }
+      if (VALUES) { s[i] = value; }
+      var g = -delta;
+      if (OUTPUT) { g += ds[i]; }
+      ds[i] = value * g;
+    }
   }
   if (PROBE) {
     for (var i = 0u; i < p.tokens; i++) {
-      if (u32(probed[i]) == key) {
+      let key = u32(probed[i]);
+      if (key >= start && key < stop) {
+        let row = (z * p.keys + key) * p.columns;
         let from_ = (z * p.tokens + i) * p.queries + p.first;
         for (var n = w.x * RUN + t; n < end; n += WG) { ds[row + n] += h[from_ + n]; }
       }

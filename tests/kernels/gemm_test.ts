@@ -248,6 +248,9 @@ if (KERNELS !== "gpu") {
       await checkGemm({ ...base, batch: 2, shared: true });
     }
     await checkGemm({ size: [37, 72, 12], batch: 3, a: "column", variant });
+    for (const size of [[37, 72, 12], [18, 132, 1028]] as const) {
+      await checkGemm({ size, batch: 3, pad: 4, b: "column", variant });
+    }
   });
 
   test("gemm() adds bias, residual and C, and scales only the product: uniform", async () => {
