@@ -53,6 +53,8 @@ const MOST_K = WINDOW_BYTES / 4 / ROWS;
 const COPY_SIZE = 2 ** 20;
 /** Multiplications that a run of its own must save time on. */
 const RUN_COST = 1.5e6;
+/** Longest sum that is added up without blocks. */
+const LONG_SUM = 128;
 /** Flag of the kernel: add to what C holds. */
 const ACCUMULATE = 4;
 
@@ -166,7 +168,7 @@ export function gemmUniform(product: UniformProduct): void {
           constants: {
             A_HALF: Number(rows.type === "f16"),
             B_COLUMN: Number(bk === 1),
-            LONG: Number(ks > 64),
+            LONG: Number(ks > LONG_SUM),
           },
           groups: [Math.ceil(here / ROWS), Math.ceil(N / COLUMNS), each],
         });

@@ -5,7 +5,7 @@
 override A_HALF: bool = false; // a holds f16, eight to an element
 override B_COLUMN: bool = false; // b has contiguous k instead of contiguous n
 override LONG: bool = false; // k is added up in blocks: rounding grows with their number, not with K
-const BLOCK = 8u; // fours of k
+const BLOCK = 16u; // fours of k; the four are added up in pairs first
 const ROW_BITS = 8u; // a texture row holds 256 fours
 
 const BIAS = 1u; // flags
@@ -110,53 +110,53 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
         x1 = m1[0]; y1 = m1[1]; z1 = m1[2]; w1 = m1[3];
       }
       let v0 = left(a0 + k);
-      c00 += v0.x * x0; c00 += v0.y * y0; c00 += v0.z * z0; c00 += v0.w * w0;
-      c01 += v0.x * x1; c01 += v0.y * y1; c01 += v0.z * z1; c01 += v0.w * w1;
+      c00 += (v0.x * x0 + v0.y * y0) + (v0.z * z0 + v0.w * w0);
+      c01 += (v0.x * x1 + v0.y * y1) + (v0.z * z1 + v0.w * w1);
       let v1 = left(a0 + row + k);
-      c10 += v1.x * x0; c10 += v1.y * y0; c10 += v1.z * z0; c10 += v1.w * w0;
-      c11 += v1.x * x1; c11 += v1.y * y1; c11 += v1.z * z1; c11 += v1.w * w1;
+      c10 += (v1.x * x0 + v1.y * y0) + (v1.z * z0 + v1.w * w0);
+      c11 += (v1.x * x1 + v1.y * y1) + (v1.z * z1 + v1.w * w1);
       let v2 = left(a0 + 2u * row + k);
-      c20 += v2.x * x0; c20 += v2.y * y0; c20 += v2.z * z0; c20 += v2.w * w0;
-      c21 += v2.x * x1; c21 += v2.y * y1; c21 += v2.z * z1; c21 += v2.w * w1;
+      c20 += (v2.x * x0 + v2.y * y0) + (v2.z * z0 + v2.w * w0);
+      c21 += (v2.x * x1 + v2.y * y1) + (v2.z * z1 + v2.w * w1);
       let v3 = left(a0 + 3u * row + k);
-      c30 += v3.x * x0; c30 += v3.y * y0; c30 += v3.z * z0; c30 += v3.w * w0;
-      c31 += v3.x * x1; c31 += v3.y * y1; c31 += v3.z * z1; c31 += v3.w * w1;
+      c30 += (v3.x * x0 + v3.y * y0) + (v3.z * z0 + v3.w * w0);
+      c31 += (v3.x * x1 + v3.y * y1) + (v3.z * z1 + v3.w * w1);
       let v4 = left(a0 + 4u * row + k);
-      c40 += v4.x * x0; c40 += v4.y * y0; c40 += v4.z * z0; c40 += v4.w * w0;
-      c41 += v4.x * x1; c41 += v4.y * y1; c41 += v4.z * z1; c41 += v4.w * w1;
+      c40 += (v4.x * x0 + v4.y * y0) + (v4.z * z0 + v4.w * w0);
+      c41 += (v4.x * x1 + v4.y * y1) + (v4.z * z1 + v4.w * w1);
       let v5 = left(a0 + 5u * row + k);
-      c50 += v5.x * x0; c50 += v5.y * y0; c50 += v5.z * z0; c50 += v5.w * w0;
-      c51 += v5.x * x1; c51 += v5.y * y1; c51 += v5.z * z1; c51 += v5.w * w1;
+      c50 += (v5.x * x0 + v5.y * y0) + (v5.z * z0 + v5.w * w0);
+      c51 += (v5.x * x1 + v5.y * y1) + (v5.z * z1 + v5.w * w1);
       let v6 = left(a0 + 6u * row + k);
-      c60 += v6.x * x0; c60 += v6.y * y0; c60 += v6.z * z0; c60 += v6.w * w0;
-      c61 += v6.x * x1; c61 += v6.y * y1; c61 += v6.z * z1; c61 += v6.w * w1;
+      c60 += (v6.x * x0 + v6.y * y0) + (v6.z * z0 + v6.w * w0);
+      c61 += (v6.x * x1 + v6.y * y1) + (v6.z * z1 + v6.w * w1);
       let v7 = left(a0 + 7u * row + k);
-      c70 += v7.x * x0; c70 += v7.y * y0; c70 += v7.z * z0; c70 += v7.w * w0;
-      c71 += v7.x * x1; c71 += v7.y * y1; c71 += v7.z * z1; c71 += v7.w * w1;
+      c70 += (v7.x * x0 + v7.y * y0) + (v7.z * z0 + v7.w * w0);
+      c71 += (v7.x * x1 + v7.y * y1) + (v7.z * z1 + v7.w * w1);
       let v8 = left(a0 + 8u * row + k);
-      c80 += v8.x * x0; c80 += v8.y * y0; c80 += v8.z * z0; c80 += v8.w * w0;
-      c81 += v8.x * x1; c81 += v8.y * y1; c81 += v8.z * z1; c81 += v8.w * w1;
+      c80 += (v8.x * x0 + v8.y * y0) + (v8.z * z0 + v8.w * w0);
+      c81 += (v8.x * x1 + v8.y * y1) + (v8.z * z1 + v8.w * w1);
       let v9 = left(a0 + 9u * row + k);
-      c90 += v9.x * x0; c90 += v9.y * y0; c90 += v9.z * z0; c90 += v9.w * w0;
-      c91 += v9.x * x1; c91 += v9.y * y1; c91 += v9.z * z1; c91 += v9.w * w1;
+      c90 += (v9.x * x0 + v9.y * y0) + (v9.z * z0 + v9.w * w0);
+      c91 += (v9.x * x1 + v9.y * y1) + (v9.z * z1 + v9.w * w1);
       let va = left(a0 + 10u * row + k);
-      ca0 += va.x * x0; ca0 += va.y * y0; ca0 += va.z * z0; ca0 += va.w * w0;
-      ca1 += va.x * x1; ca1 += va.y * y1; ca1 += va.z * z1; ca1 += va.w * w1;
+      ca0 += (va.x * x0 + va.y * y0) + (va.z * z0 + va.w * w0);
+      ca1 += (va.x * x1 + va.y * y1) + (va.z * z1 + va.w * w1);
       let vb = left(a0 + 11u * row + k);
-      cb0 += vb.x * x0; cb0 += vb.y * y0; cb0 += vb.z * z0; cb0 += vb.w * w0;
-      cb1 += vb.x * x1; cb1 += vb.y * y1; cb1 += vb.z * z1; cb1 += vb.w * w1;
+      cb0 += (vb.x * x0 + vb.y * y0) + (vb.z * z0 + vb.w * w0);
+      cb1 += (vb.x * x1 + vb.y * y1) + (vb.z * z1 + vb.w * w1);
       let vc = left(a0 + 12u * row + k);
-      cc0 += vc.x * x0; cc0 += vc.y * y0; cc0 += vc.z * z0; cc0 += vc.w * w0;
-      cc1 += vc.x * x1; cc1 += vc.y * y1; cc1 += vc.z * z1; cc1 += vc.w * w1;
+      cc0 += (vc.x * x0 + vc.y * y0) + (vc.z * z0 + vc.w * w0);
+      cc1 += (vc.x * x1 + vc.y * y1) + (vc.z * z1 + vc.w * w1);
       let vd = left(a0 + 13u * row + k);
-      cd0 += vd.x * x0; cd0 += vd.y * y0; cd0 += vd.z * z0; cd0 += vd.w * w0;
-      cd1 += vd.x * x1; cd1 += vd.y * y1; cd1 += vd.z * z1; cd1 += vd.w * w1;
+      cd0 += (vd.x * x0 + vd.y * y0) + (vd.z * z0 + vd.w * w0);
+      cd1 += (vd.x * x1 + vd.y * y1) + (vd.z * z1 + vd.w * w1);
       let ve = left(a0 + 14u * row + k);
-      ce0 += ve.x * x0; ce0 += ve.y * y0; ce0 += ve.z * z0; ce0 += ve.w * w0;
-      ce1 += ve.x * x1; ce1 += ve.y * y1; ce1 += ve.z * z1; ce1 += ve.w * w1;
+      ce0 += (ve.x * x0 + ve.y * y0) + (ve.z * z0 + ve.w * w0);
+      ce1 += (ve.x * x1 + ve.y * y1) + (ve.z * z1 + ve.w * w1);
       let vf = left(a0 + 15u * row + k);
-      cf0 += vf.x * x0; cf0 += vf.y * y0; cf0 += vf.z * z0; cf0 += vf.w * w0;
-      cf1 += vf.x * x1; cf1 += vf.y * y1; cf1 += vf.z * z1; cf1 += vf.w * w1;
+      cf0 += (vf.x * x0 + vf.y * y0) + (vf.z * z0 + vf.w * w0);
+      cf1 += (vf.x * x1 + vf.y * y1) + (vf.z * z1 + vf.w * w1);
     }
     if (LONG) {
       t00 += c00; c00 = vec4f(); t01 += c01; c01 = vec4f();
