@@ -306,7 +306,7 @@ function keySums(
   chunk: number,
 ): KeySums {
   const queries = x.size / z / width, keys = grad.size / z / width;
-  // gemm_uniform reads matrices along either axis.
+  // gemm_texel reads matrices along either axis.
   const inFours = [queries, keys, chunk].every((n) => n % 4 === 0);
   if (!(inFours && keys >= 32 && width >= 16)) {
     return new TransposedSums(x, grad, z, width);
@@ -331,7 +331,7 @@ function keySums(
 
 /**
  * The sums made transposed, `dV^T = P go^T`: queries are the axis along which P and dS lie, and the
- * kernels other than gemm_uniform want both matrices along their rows.
+ * kernels other than gemm_texel want both matrices along their rows.
  */
 class TransposedSums implements KeySums {
   readonly #x: Tensor; // [z, queries, width]

@@ -24,8 +24,8 @@ export interface Kernel {
   /** WGSL source with one entry point `main`. */
   readonly wgsl: string;
   /**
-   * One letter per tensor: `r` read-only, `w` read and write, both as storage; `u` a uniform window of
-   * `WINDOW_BYTES`, `t` the texture that `stage` filled, of four numbers per texel, 256 texels per row.
+   * One letter per tensor: `r` read-only, `w` read and write, both as storage; `a` and `b` the stages of
+   * that name as textures of four numbers per texel, 256 texels per row, `h` stage `a` of f16.
    */
   readonly bindings: string;
   /** Field names of the uniform struct; a name that ends in `:f` is f32, others are u32. */
@@ -48,8 +48,6 @@ export interface Dispatch {
   readonly params: Params;
   /** Values of WGSL `override` constants. */
   readonly constants?: Params;
-  /** Byte at which the `u` binding starts, a multiple of `WINDOW_STEP`. Default 0. */
-  readonly window?: number;
   /** Workgroups in x, y, z. */
   readonly groups: readonly [number, number, number];
 }
@@ -110,6 +108,9 @@ export interface Recorder {
  */
 export type KernelFamily = "software" | "gpu";
 
+/** Left and right matrices have a stage each. */
+export type StageName = "a" | "b";
+
 /** A place where tensors live and kernels run. */
 export interface Backend extends Disposable {
   /** `webgpu` runs WGSL, `cpu` runs the references, `plan` runs nothing and counts bytes. */
@@ -136,16 +137,11 @@ export interface Backend extends Disposable {
   writeHalf(tensor: Tensor, bits: Uint16Array): void;
   /** Makes kernels ready ahead of their first run, all at once; the device compiles in the meantime. */
   prepare(kernels: readonly PlannedKernel[]): Promise<void>;
-  /** Copies `count` numbers of one tensor into another of the same type; all in fours. */
-  copy(
-    from: Tensor,
-    fromFirst: number,
-    to: Tensor,
-    toFirst: number,
-    count: number,
-  ): void;
-  /** Copies `count` numbers of a tensor to where `t` bindings read them, at most `STAGE_SIZE`. */
-  stage(from: Tensor, first: number, count: number): void;
+  /**
+   * Copies `count` numbers of a tensor, at most `STAGE_SIZE`, to where kernels read them as texture; both
+   * `first` and `count` come in fours.
+   */
+  stage(name: StageName, from: Tensor, first: number, count: number): void;
   /** Records one kernel run. */
   dispatch(kernel: Kernel, what: Dispatch): void;
   /** Submits what has been recorded. Never waits. */
@@ -319,10 +315,6 @@ export function expectSize(x: Tensor, size: number, what: string): void {
   }
 }
 
-/** Bytes that a `u` binding sees: what every adapter can bind as uniform. */
-export const WINDOW_BYTES = 65_536;
-/** Windows start at multiples of this. */
-export const WINDOW_STEP = 256;
 /** Most numbers that `stage` takes. */
 export const STAGE_SIZE = 2 ** 21;
 

@@ -92,21 +92,6 @@ export class Cpu implements Backend {
     for (let i = 0; i < bits.length; i++) storage[i] = halfToNumber(bits[i]!);
   }
 
-  /** See `Backend`. */
-  copy(
-    from: Tensor,
-    fromFirst: number,
-    to: Tensor,
-    toFirst: number,
-    count: number,
-  ): void {
-    const source = from.storage as Float64Array;
-    (to.storage as Float64Array).set(
-      source.subarray(fromFirst, fromFirst + count),
-      toFirst,
-    );
-  }
-
   /** Nothing: the references read the tensor itself. */
   stage(): void {}
 

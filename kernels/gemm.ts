@@ -5,11 +5,11 @@ import wgslVec4 from "./gemm_vec4.wgsl" with { type: "text" };
 import type { Kernel, Tensor } from "./backend.ts";
 import { gemmRef } from "./gemm_ref.ts";
 import {
-  gemmUniform,
-  uniformFits,
-  uniformPays,
-  type UniformProduct,
-} from "./gemm_uniform.ts";
+  gemmTexel,
+  texelFits,
+  texelPays,
+  type TexelProduct,
+} from "./gemm_texel.ts";
 import { tileFor, tileGroups } from "./tiles.ts";
 
 const PARAMS = [
@@ -96,10 +96,10 @@ export interface GemmOptions {
   /** Add to what `C` holds instead of overwriting it. */
   readonly accumulate?: boolean;
   /**
-   * Which kernel; `auto` takes `tiled` in the gpu family, else `uniform` where it pays, else `vec4` where
+   * Which kernel; `auto` takes `tiled` in the gpu family, else `texel` where it pays, else `vec4` where
    * sizes allow, else `any`. For tests.
    */
-  readonly variant?: "auto" | "any" | "vec4" | "uniform" | "tiled";
+  readonly variant?: "auto" | "any" | "vec4" | "texel" | "tiled";
 }
 
 /**
@@ -177,7 +177,7 @@ export function gemm(
     alpha,
     flags: (bias ? 1 : 0) | (residual ? 2 : 0) | (accumulate ? 4 : 0),
   };
-  const bind: UniformProduct["bind"] = [
+  const bind: TexelProduct["bind"] = [
     a.tensor,
     b.tensor,
     bias ?? a.tensor,
@@ -210,19 +210,19 @@ export function gemm(
     });
     return;
   }
-  const product = { bind, params, rowMajor: aRow };
-  const uniform = N % 4 === 0 && four(b) && four(c) && uniformFits(product);
-  if (variant === "uniform" && !uniform) {
+  const product = { bind, params };
+  const texel = N % 4 === 0 && [a, b, c].every(four) && texelFits(product);
+  if (variant === "texel" && !texel) {
     throw new RangeError(
-      `Cannot run gemm_uniform: K, N, strides and offsets must be multiples of 4, and A by columns be whole: current M, N, K are ${M}, ${N}, ${K}`,
+      `Cannot run gemm_texel: K, N, strides and offsets must be multiples of 4, and lines fit the stage: current M, N, K are ${M}, ${N}, ${K}`,
     );
   }
   if (
-    variant === "uniform" ||
-    variant === "auto" && uniform && backend.kind !== "cpu" &&
-      uniformPays(product)
+    variant === "texel" ||
+    variant === "auto" && texel && backend.kind !== "cpu" &&
+      texelPays(product)
   ) {
-    gemmUniform(product);
+    gemmTexel(product);
     return;
   }
   const vec4 = fits && variant !== "any";

@@ -13,11 +13,12 @@ import {
   type PlannedKernel,
   type Recorder,
   sizeOf,
+  type StageName,
   type StorageType,
   storedBytes,
   Tensor,
 } from "./backend.ts";
-import { checkTensorBytes, Pool, Stage } from "./pool.ts";
+import { checkTensorBytes, Pool, Stages } from "./pool.ts";
 
 /** Counts bytes and work. */
 export class Plan implements Backend {
@@ -40,7 +41,7 @@ export class Plan implements Backend {
     destroy: () => {},
     beforeTrim: () => {},
   });
-  readonly #stage = new Stage(this.#pool, () => {});
+  readonly #stages = new Stages(this.#pool, () => {});
 
   /**
    * Starts with nothing.
@@ -110,11 +111,8 @@ export class Plan implements Backend {
   }
 
   /** See `Backend`. */
-  copy(): void {}
-
-  /** See `Backend`. */
-  stage(_from: Tensor, _first: number, count: number): void {
-    this.#stage.fit(count);
+  stage(name: StageName, from: Tensor, _first: number, count: number): void {
+    this.#stages.fit(name, from.type, count);
   }
 
   /** See `Backend`. */
@@ -146,7 +144,7 @@ export class Plan implements Backend {
 
   /** See `Backend`. */
   trim(): void {
-    this.#stage.free();
+    this.#stages.free();
     this.#pool.trim();
   }
 

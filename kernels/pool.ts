@@ -3,7 +3,7 @@
  * that foretells it, so that an estimate is what a run then takes.
  */
 
-import type { MemoryUse } from "./backend.ts";
+import type { MemoryUse, StageName, StorageType } from "./backend.ts";
 import { DeviceMemoryError } from "./errors.ts";
 
 /** Makes and frees buffers of a given number of bytes. */
@@ -178,44 +178,52 @@ export class Pool<B> {
   }
 }
 
-/** Texels in a row of the stage: those that are used, and some so that rows do not share cache lines. */
+/** Texels in a row of a stage: those that are used, and some so that rows do not share cache lines. */
 export const STAGE_ROW = { used: 256, all: 260 };
 const TEXEL_NUMBERS = 4;
-const TEXEL_BYTES = 16;
-/** It grows by so many rows. */
+/** They grow by so many rows. */
 const STAGE_STEP = 64;
 
-/** The size of the texture that `Backend.stage` fills: it grows to what is asked for, and is counted. */
-export class Stage<B> {
+/** Which stage, and how its numbers are stored. */
+export type StageKey = `${StageName} ${StorageType}`;
+
+/** Sizes of the textures that `Backend.stage` fills: they grow to what is asked for, and are counted. */
+export class Stages<B> {
   readonly #pool: Pool<B>;
-  readonly #resize: (rows: number) => void;
-  #rows = 0;
+  readonly #resize: (key: StageKey, rows: number) => void;
+  readonly #rows = new Map<StageKey, number>();
 
   /**
-   * Starts with no texture.
+   * Starts with none.
    *
    * @param resize Makes one of so many rows in place of the last; 0 for none.
    */
-  constructor(pool: Pool<B>, resize: (rows: number) => void) {
+  constructor(pool: Pool<B>, resize: (key: StageKey, rows: number) => void) {
     this.#pool = pool;
     this.#resize = resize;
   }
 
   /** Makes room for so many numbers. */
-  fit(count: number): void {
+  fit(name: StageName, type: StorageType, count: number): void {
     const texels = Math.ceil(count / TEXEL_NUMBERS);
     const rows = Math.ceil(texels / STAGE_ROW.used / STAGE_STEP) * STAGE_STEP;
-    if (rows > this.#rows) this.#set(rows);
+    const key: StageKey = `${name} ${type}`;
+    if (rows > (this.#rows.get(key) ?? 0)) this.#set(key, rows);
   }
 
-  /** Gives it back to the device. */
+  /** Gives them back to the device. */
   free(): void {
-    if (this.#rows) this.#set(0);
+    for (const key of [...this.#rows.keys()]) this.#set(key, 0);
   }
 
-  #set(rows: number): void {
-    this.#pool.hold((rows - this.#rows) * STAGE_ROW.all * TEXEL_BYTES);
-    this.#rows = rows;
-    this.#resize(rows);
+  #set(key: StageKey, rows: number): void {
+    const bytes = key.endsWith("f16") ? 2 : 4;
+    this.#pool.hold(
+      (rows - (this.#rows.get(key) ?? 0)) * STAGE_ROW.all * TEXEL_NUMBERS *
+        bytes,
+    );
+    if (rows) this.#rows.set(key, rows);
+    else this.#rows.delete(key);
+    this.#resize(key, rows);
   }
 }

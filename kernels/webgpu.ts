@@ -24,22 +24,35 @@ import {
   type Recorder,
   sizeOf,
   STAGE_SIZE,
+  type StageName,
   type StorageType,
   storedBytes,
   Tensor,
-  WINDOW_BYTES,
 } from "./backend.ts";
 import { DeviceLostError, DeviceMemoryError } from "./errors.ts";
 import { chooseFamily, type KernelChoice } from "./family.ts";
-import { checkTensorBytes, Pool, Stage, STAGE_ROW } from "./pool.ts";
+import {
+  checkTensorBytes,
+  Pool,
+  STAGE_ROW,
+  type StageKey,
+  Stages,
+} from "./pool.ts";
 
 /** What a letter of `Kernel.bindings` is to a device. */
 const ACCESS = {
   r: { buffer: { type: "read-only-storage" } },
   w: { buffer: { type: "storage" } },
-  u: { buffer: { type: "uniform", hasDynamicOffset: true } },
-  t: { texture: { sampleType: "unfilterable-float" } },
+  a: { texture: { sampleType: "unfilterable-float" } },
+  b: { texture: { sampleType: "unfilterable-float" } },
+  h: { texture: { sampleType: "unfilterable-float" } },
 } as const;
+/** Letters that are stages. */
+const STAGED: Readonly<Record<string, StageKey>> = {
+  a: "a f32",
+  b: "b f32",
+  h: "a f16",
+};
 const UNIFORM_STEP = 256; // minUniformBufferOffsetAlignment's default
 const UNIFORM_SLOTS = 2048;
 const WRITTEN_BYTES = 32 * 2 ** 20; // staged by the runtime until something is submitted
@@ -65,8 +78,8 @@ export class WebGpu implements Backend {
   readonly #groups = new Map<string, GPUBindGroup>();
   readonly #layouts = new Map<string, GPUBindGroupLayout>();
   readonly #pool: Pool<GPUBuffer>;
-  readonly #stage: Stage<GPUBuffer>;
-  #texture: GPUTexture | undefined;
+  readonly #stages: Stages<GPUBuffer>;
+  readonly #textures = new Map<StageKey, GPUTexture>();
   readonly #touched = new Set<GPUBuffer>();
   readonly #uniforms: GPUBuffer;
   readonly #uniformBytes = new ArrayBuffer(UNIFORM_STEP * UNIFORM_SLOTS);
@@ -98,8 +111,8 @@ export class WebGpu implements Backend {
       create: (size) =>
         device.createBuffer({
           size,
-          usage: GPUBufferUsage.STORAGE | GPUBufferUsage.UNIFORM |
-            GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
+          usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC |
+            GPUBufferUsage.COPY_DST,
         }),
       destroy: (buffer) => buffer.destroy(),
       beforeTrim: () => {
@@ -107,7 +120,10 @@ export class WebGpu implements Backend {
         this.#groups.clear(); // they hold on to the buffers
       },
     });
-    this.#stage = new Stage(this.#pool, (rows) => this.#resizeStage(rows));
+    this.#stages = new Stages(
+      this.#pool,
+      (key, rows) => this.#resizeStage(key, rows),
+    );
     this.#uniforms = device.createBuffer({
       label: "params",
       size: this.#uniformBytes.byteLength,
@@ -246,23 +262,19 @@ export class WebGpu implements Backend {
     made: readonly { kernel: Kernel; pipeline: GPUComputePipeline }[],
   ): void {
     const most = Math.max(...made.map(({ kernel }) => kernel.bindings.length));
-    const size = made.some(({ kernel }) => kernel.bindings.includes("u"))
-      ? WINDOW_BYTES
-      : 16;
-    const buffers = Array.from({ length: most }, () => this.#pool.take(size));
-    if (made.some(({ kernel }) => kernel.bindings.includes("t"))) {
-      this.#stage.fit(1);
+    const buffers = Array.from({ length: most }, () => this.#pool.take(16));
+    for (const { kernel } of made) {
+      for (const key of stageKeys(kernel.bindings)) {
+        const [name, type] = key.split(" ") as [StageName, StorageType];
+        this.#stages.fit(name, type, 4);
+      }
     }
     const encoder = this.#device.createCommandEncoder();
     const pass = encoder.beginComputePass();
     for (const { kernel: { bindings }, pipeline } of made) {
       pass.setPipeline(pipeline);
       const bound = buffers.slice(0, bindings.length).map((b) => b.buffer);
-      pass.setBindGroup(
-        0,
-        this.#group(bindings, bound),
-        bindings.includes("u") ? [0, 0] : [0],
-      );
+      pass.setBindGroup(0, this.#group(bindings, bound), [0]);
       pass.dispatchWorkgroups(0);
     }
     pass.end();
@@ -271,33 +283,15 @@ export class WebGpu implements Backend {
   }
 
   /** See `Backend`. */
-  copy(
-    from: Tensor,
-    fromFirst: number,
-    to: Tensor,
-    toFirst: number,
-    count: number,
-  ): void {
-    const size = from.type === "f16" ? 2 : 4;
-    const source = from.storage as GPUBuffer, target = to.storage as GPUBuffer;
-    this.#touched.add(source).add(target);
-    this.#outsidePass().copyBufferToBuffer(
-      source,
-      fromFirst * size,
-      target,
-      toFirst * size,
-      count * size,
-    );
-  }
-
-  /** See `Backend`. */
-  stage(from: Tensor, first: number, count: number): void {
+  stage(name: StageName, from: Tensor, first: number, count: number): void {
     if (count > STAGE_SIZE) {
       throw new RangeError(
         `Cannot stage [${from.shape}]: at most ${STAGE_SIZE} numbers fit: current ${count}`,
       );
     }
-    this.#stage.fit(count);
+    this.#stages.fit(name, from.type, count);
+    const texture = this.#textures.get(`${name} ${from.type}`)!;
+    const bytes = from.type === "f16" ? 2 : 4;
     const buffer = from.storage as GPUBuffer;
     this.#touched.add(buffer);
     const texels = Math.ceil(count / 4);
@@ -314,27 +308,30 @@ export class WebGpu implements Backend {
       encoder.copyBufferToTexture(
         {
           buffer,
-          offset: 4 * first + 16 * STAGE_ROW.used * y,
-          bytesPerRow: 16 * STAGE_ROW.used,
+          offset: bytes * (first + 4 * STAGE_ROW.used * y),
+          bytesPerRow: 4 * bytes * STAGE_ROW.used,
         },
-        { texture: this.#texture!, origin: [0, y] },
+        { texture, origin: [0, y] },
         [width, height],
       );
     }
   }
 
-  #resizeStage(rows: number): void {
+  #resizeStage(key: StageKey, rows: number): void {
     this.flush();
     this.#groups.clear(); // some hold on to the texture
-    this.#texture?.destroy();
-    this.#texture = rows
-      ? this.#device.createTexture({
-        label: "stage",
+    this.#textures.get(key)?.destroy();
+    this.#textures.delete(key);
+    if (rows === 0) return;
+    this.#textures.set(
+      key,
+      this.#device.createTexture({
+        label: `stage ${key}`,
         size: [STAGE_ROW.all, rows],
-        format: "rgba32float",
+        format: key.endsWith("f16") ? "rgba16float" : "rgba32float",
         usage: GPUTextureUsage.COPY_DST | GPUTextureUsage.TEXTURE_BINDING,
-      })
-      : undefined;
+      }),
+    );
   }
 
   /** The encoder, where copies may go. */
@@ -347,7 +344,7 @@ export class WebGpu implements Backend {
   /** See `Backend`. */
   dispatch(
     kernel: Kernel,
-    { bind, params, constants = {}, window = 0, groups }: Dispatch,
+    { bind, params, constants = {}, groups }: Dispatch,
   ): void {
     if (bind.length !== kernel.bindings.length) {
       throw new RangeError(
@@ -383,11 +380,7 @@ export class WebGpu implements Backend {
     this.#encoder ??= this.#device.createCommandEncoder();
     this.#pass ??= this.#encoder.beginComputePass();
     this.#pass.setPipeline(pipeline);
-    this.#pass.setBindGroup(
-      0,
-      group,
-      kernel.bindings.includes("u") ? [window, offset] : [offset],
-    );
+    this.#pass.setBindGroup(0, group, [offset]);
     this.#pass.dispatchWorkgroups(...groups);
   }
 
@@ -461,7 +454,7 @@ export class WebGpu implements Backend {
 
   /** See `Backend`. */
   trim(): void {
-    this.#stage.free();
+    this.#stages.free();
     this.#pool.trim();
   }
 
@@ -525,17 +518,14 @@ export class WebGpu implements Backend {
   #group(bindings: string, buffers: readonly GPUBuffer[]): GPUBindGroup {
     let key = bindings;
     for (const [i, buffer] of buffers.entries()) {
-      key += bindings[i] === "t" ? " t" : ` ${this.#pool.id(buffer)}`;
+      key += STAGED[bindings[i]!] ? " -" : ` ${this.#pool.id(buffer)}`;
     }
     let group = this.#groups.get(key);
     if (!group) {
       const entries: GPUBindGroupEntry[] = buffers.map((buffer, binding) => ({
         binding,
-        resource: bindings[binding] === "t"
-          ? this.#texture!.createView()
-          : bindings[binding] === "u"
-          ? { buffer, size: WINDOW_BYTES }
-          : { buffer },
+        resource: this.#textures.get(STAGED[bindings[binding]!]!)
+          ?.createView() ?? { buffer },
       }));
       entries.push({
         binding: buffers.length,
@@ -592,4 +582,9 @@ export class WebGpu implements Backend {
 
 function pipelineKey(kernel: Kernel, constants: Params): string {
   return `${kernel.name} ${JSON.stringify(constants)}`;
+}
+
+/** The stages that a kernel reads. */
+function stageKeys(bindings: string): StageKey[] {
+  return [...bindings].flatMap((letter) => STAGED[letter] ?? []);
 }

@@ -219,57 +219,61 @@ for (const variant of VARIANTS) {
 }
 
 if (KERNELS !== "gpu") {
-  const variant = "uniform";
+  const variant = "texel";
 
-  test("gemm() matches its definition around workgroups, windows and copies: uniform", async () => {
+  test("gemm() matches its definition around workgroups, blocks and pieces: texel", async () => {
     for (
       const size of [
         [1, 4, 4],
-        [15, 60, 8],
-        [16, 64, 64],
-        [17, 68, 68], // added up in blocks
+        [7, 16, 8],
+        [8, 20, 128],
+        [9, 36, 132], // added up in blocks
+        [17, 68, 68],
         [33, 132, 100],
-        [50, 72, 320], // 48 rows to a window
-        [65, 4, 256], // 64 rows, which end where windows may start
-        [18, 8, 1024], // 16 rows
-        [18, 8, 1020],
-        [18, 8, 2052], // three pieces of k
-        [1042, 4, 1024], // two copies of A
+        [65, 260, 64],
+        [130, 12, 20],
+        [18, 8, 2052],
       ] as const
     ) await checkGemm({ size, variant });
-    // One matrix of B fills half of the stage.
+    // One matrix of B fills half of its stage; one of A more than all of its.
     await checkGemm({ size: [5, 1024, 1024], batch: 3, variant });
+    await checkGemm({ size: [1042, 4, 2048], bias: true, variant });
+    // Sums whose lines do not fit at once.
+    await checkGemm({ size: [4, 2048, 1044], variant });
+    await checkGemm({ size: [2048, 4, 1044], a: "column", variant });
   });
 
-  test("gemm() keeps to strides, offsets, batches and columns: uniform", async () => {
-    for (const pad of [4, 20]) {
-      const base = { size: [37, 72, 12], pad, variant } as const;
-      await checkGemm({ ...base, batch: 3 });
-      await checkGemm({ ...base, batch: 2, shared: true });
-    }
-    await checkGemm({ size: [37, 72, 12], batch: 3, a: "column", variant });
-    for (const size of [[37, 72, 12], [18, 132, 1028]] as const) {
-      await checkGemm({ size, batch: 3, pad: 4, b: "column", variant });
+  test("gemm() keeps to strides, offsets and batches for every layout: texel", async () => {
+    for (const a of ["row", "column"] as const) {
+      for (const b of ["row", "column"] as const) {
+        for (const pad of [0, 4, 20]) {
+          const base = { size: [36, 72, 12], pad, a, b, variant } as const;
+          await checkGemm({ ...base, batch: 3 });
+          await checkGemm({ ...base, batch: 2, shared: true });
+        }
+        await checkGemm({ size: [12, 132, 1028], batch: 3, a, b, variant });
+      }
     }
   });
 
-  test("gemm() adds bias, residual and C, and scales only the product: uniform", async () => {
+  test("gemm() adds bias, residual and C, and scales only the product: texel", async () => {
     const bias = true, residual = true, accumulate = true;
-    for (const size of [[35, 72, 12], [35, 8, 1028]] as const) {
+    for (const size of [[35, 72, 12], [5, 2048, 1044]] as const) {
       const base = { size, batch: 2, pad: 4, variant } as const;
       await checkGemm({ ...base, alpha: -0.75 });
       await checkGemm({ ...base, bias, residual, accumulate, alpha: 0.125 });
     }
   });
 
-  test("gemm() takes A in f16: uniform", async () => {
+  test("gemm() takes A in f16: texel", async () => {
     const base = { half: true, variant } as const;
     await checkGemm({ ...base, size: [37, 12, 20] });
     await checkGemm({ ...base, size: [35, 72, 12], batch: 3, pad: 4 });
     await checkGemm({ ...base, size: [70, 64, 644] });
+    await checkGemm({ ...base, size: [36, 72, 12], a: "column", pad: 4 });
   });
 
-  test("gemm() takes the uniform kernel by itself where it pays, and refuses what it cannot run", async () => {
+  test("gemm() takes the texel kernel by itself where it pays, and refuses what it cannot run", async () => {
     const backend = await testBackend();
     using plan = new Plan();
     const product = (size: readonly [number, number, number]) => {
@@ -286,7 +290,7 @@ if (KERNELS !== "gpu") {
       return plan.kernels.at(-1)!.kernel.name;
     };
     assert.equal(product([16, 64, 64]), "gemm_vec4");
-    assert.equal(product([96, 256, 96]), "gemm_uniform");
+    assert.equal(product([96, 256, 96]), "gemm_texel");
     using x = backend.alloc([64, 64]);
     using y = backend.alloc([64, 64]);
     assert.throws(
@@ -298,7 +302,7 @@ if (KERNELS !== "gpu") {
           { tensor: y, stride: 64 },
           { variant },
         ),
-      /Cannot run gemm_uniform/,
+      /Cannot run gemm_texel/,
     );
   });
 }
