@@ -10,6 +10,7 @@ import {
   texelPays,
   type TexelProduct,
 } from "./gemm_texel.ts";
+import { transposeInto } from "./transpose.ts";
 import { tileFor, tileGroups } from "./tiles.ts";
 
 const PARAMS = [
@@ -211,18 +212,29 @@ export function gemm(
     return;
   }
   const product = { bind, params };
-  const texel = N % 4 === 0 && [a, b, c].every(four) && texelFits(product);
+  const inFours = N % 4 === 0 && four(b) && four(c);
+  const texel = inFours && four(a) && texelFits(product);
   if (variant === "texel" && !texel) {
     throw new RangeError(
       `Cannot run gemm_texel: K, N, strides and offsets must be multiples of 4, and lines fit the stage: current M, N, K are ${M}, ${N}, ${K}`,
     );
   }
-  if (
-    variant === "texel" ||
-    variant === "auto" && texel && backend.kind !== "cpu" &&
-      texelPays(product)
-  ) {
+  const pays = variant === "auto" && backend.kind !== "cpu" &&
+    texelPays(product);
+  if (variant === "texel" || pays && texel) {
     gemmTexel(product);
+    return;
+  }
+  // Columns that are no fours, such as the keys of 77 tokens, may have rows that are.
+  const matrices = params.sa === 0 ? 1 : batch;
+  if (
+    pays && inFours && !aRow && K % 4 === 0 && a.tensor.type === "f32" &&
+    a.stride === M && a.tensor.size === matrices * M * K
+  ) {
+    using rows = backend.alloc([matrices, M, K]);
+    transposeInto(a.tensor, rows, matrices, K);
+    const turned = { tensor: rows, stride: K, batchStride: params.sa };
+    gemm([M, N, K], turned, b, c, { ...options, a: "row" });
     return;
   }
   const vec4 = fits && variant !== "any";
