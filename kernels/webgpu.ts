@@ -47,6 +47,12 @@ const ACCESS = {
   b: { texture: { sampleType: "unfilterable-float" } },
   h: { texture: { sampleType: "unfilterable-float" } },
 } as const;
+/** Part of a buffer that was copied to a stage. */
+interface Staged {
+  readonly buffer: GPUBuffer;
+  readonly first: number;
+  readonly count: number;
+}
 /** Letters that are stages. */
 const STAGED: Readonly<Record<string, StageKey>> = {
   a: "a f32",
@@ -80,6 +86,8 @@ export class WebGpu implements Backend {
   readonly #pool: Pool<GPUBuffer>;
   readonly #stages: Stages<GPUBuffer>;
   readonly #textures = new Map<StageKey, GPUTexture>();
+  /** What a stage still holds a copy of. */
+  readonly #staged = new Map<StageKey, Staged>();
   readonly #touched = new Set<GPUBuffer>();
   readonly #uniforms: GPUBuffer;
   readonly #uniformBytes = new ArrayBuffer(UNIFORM_STEP * UNIFORM_SLOTS);
@@ -218,6 +226,7 @@ export class WebGpu implements Backend {
   #put(tensor: Tensor, bytes: Float32Array | Uint16Array): void {
     if (bytes.length === 0) return; // Deno's writeBuffer panics
     const buffer = tensor.storage as GPUBuffer;
+    this.#unstage(buffer);
     // writeBuffer happens before what is recorded but not submitted.
     if (this.#touched.has(buffer)) this.flush();
     this.#device.queue.writeBuffer(
@@ -289,10 +298,18 @@ export class WebGpu implements Backend {
         `Cannot stage [${from.shape}]: at most ${STAGE_SIZE} numbers fit: current ${count}`,
       );
     }
+    const key: StageKey = `${name} ${from.type}`;
     this.#stages.fit(name, from.type, count);
-    const texture = this.#textures.get(`${name} ${from.type}`)!;
+    const texture = this.#textures.get(key)!;
     const bytes = from.type === "f16" ? 2 : 4;
     const buffer = from.storage as GPUBuffer;
+    const held = this.#staged.get(key);
+    if (
+      held?.buffer === buffer && held.first === first && held.count >= count
+    ) {
+      return;
+    }
+    this.#staged.set(key, { buffer, first, count });
     this.#touched.add(buffer);
     const texels = Math.ceil(count / 4);
     const rows = Math.floor(texels / STAGE_ROW.used);
@@ -317,9 +334,17 @@ export class WebGpu implements Backend {
     }
   }
 
+  /** A buffer gets new numbers: copies of it are old. */
+  #unstage(buffer: GPUBuffer): void {
+    for (const [key, held] of this.#staged) {
+      if (held.buffer === buffer) this.#staged.delete(key);
+    }
+  }
+
   #resizeStage(key: StageKey, rows: number): void {
     this.flush();
     this.#groups.clear(); // some hold on to the texture
+    this.#staged.delete(key);
     this.#textures.get(key)?.destroy();
     this.#textures.delete(key);
     if (rows === 0) return;
@@ -372,6 +397,9 @@ export class WebGpu implements Backend {
         );
       }
       this.#touched.add(x.storage as GPUBuffer);
+      if (kernel.bindings[binding] === "w") {
+        this.#unstage(x.storage as GPUBuffer);
+      }
     });
     const group = this.#group(
       kernel.bindings,

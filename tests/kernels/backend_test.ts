@@ -3,6 +3,7 @@ import { test } from "node:test";
 import {
   type Backend,
   elementGroups,
+  type Floats,
   foldGroups,
   type Kernel,
   STAGE_SIZE,
@@ -14,7 +15,7 @@ import { DeviceLostError, DeviceMemoryError } from "../../kernels/errors.ts";
 import { gemm } from "../../kernels/gemm.ts";
 import { Plan } from "../../kernels/plan.ts";
 import { WebGpu } from "../../kernels/webgpu.ts";
-import { BACKEND, DEVICE, testBackend } from "../backend.ts";
+import { BACKEND, DEVICE, KERNELS, testBackend } from "../backend.ts";
 import { compare, rand } from "../compare.ts";
 
 test("rand() is seeded, exact in float32 and spread over its range", () => {
@@ -166,6 +167,49 @@ test("Backend.stage() grows, is counted as reserved, and refuses what is too muc
   );
   backend.trim();
   assert.equal(grown(), 0);
+});
+
+test("Backend.stage() copies again what was written since, by a kernel or from the host", async () => {
+  const backend = await testBackend();
+  const size = 64;
+  const [one, two, three] = [1, 2, 3].map((seed) => rand(seed, size * size));
+  using a = backend.upload(one!, [size, size]);
+  using b = backend.upload(two!, [size, size]);
+  const line = (tensor: Tensor) => ({ tensor, stride: size });
+  const results: Tensor[] = [];
+  const multiply = (): void => {
+    const c = backend.alloc([size, size]);
+    gemm([size, size, size], line(a), line(b), line(c), { variant });
+    results.push(c);
+  };
+  const variant = KERNELS === "gpu" ? "tiled" : "texel";
+  multiply();
+  multiply();
+  gemm([size, size, size], line(a), line(a), line(b), { variant });
+  multiply(); // b is a a
+  backend.write(b, three!);
+  multiply();
+  const product = (x: Floats, y: Floats): Float64Array => {
+    const out = new Float64Array(size * size);
+    for (let m = 0; m < size; m++) {
+      for (let n = 0; n < size; n++) {
+        for (let k = 0; k < size; k++) {
+          out[m * size + n]! += x[m * size + k]! * y[k * size + n]!;
+        }
+      }
+    }
+    return out;
+  };
+  const wanted = [
+    product(one!, two!),
+    product(one!, two!),
+    product(one!, product(one!, one!)),
+    product(one!, three!),
+  ];
+  (await backend.read(results)).forEach((values, i) =>
+    assert.ok(compare(values, wanted[i]!).relL2 < 1e-6, `product ${i}`)
+  );
+  for (const c of results) c.dispose();
 });
 
 test("Backend.prepare() leaves kernels that run as if they were not prepared", async () => {
