@@ -3,7 +3,7 @@
  * and a whole picture of the embedded model, each also without a GPU.
  *
  *   deno task bench [--only kernels|passes|image]... [--filter TEXT] [--quick]
- *     [--backend auto|webgpu|cpu] [--device native|dawn] [--json FILE]
+ *     [--backend auto|webgpu|cpu] [--device native|dawn] [--kernels auto|software|gpu] [--json FILE]
  *
  * Prints Markdown, progress to stderr. `--filter` takes only kernels and UNets whose name contains the text.
  * Exits with 1 if any result of a kernel was wrong or a contender failed, not if a bar was missed.

@@ -1,10 +1,16 @@
 /** How a benchmark is told where to run: the flags that choose our backend, in one place. */
-import type { DeviceChoice, OpenOptions } from "../mod.ts";
+import {
+  type DeviceChoice,
+  KERNEL_CHOICES,
+  type KernelChoice,
+  type OpenOptions,
+} from "../mod.ts";
 
-/** For `parseArgs`. Whatever else chooses how our kernels run (such as a family of them) belongs here. */
+/** For `parseArgs`. Whatever else chooses how our kernels run belongs here. */
 export const BACKEND_OPTIONS = {
   backend: { type: "string" },
   device: { type: "string" },
+  kernels: { type: "string" },
 } as const;
 
 /** What the flags say. */
@@ -13,6 +19,8 @@ export interface BackendFlags {
   readonly backend?: string | undefined;
   /** `native` or `dawn`. */
   readonly device?: string | undefined;
+  /** `auto`, `software` or `gpu`. */
+  readonly kernels?: string | undefined;
 }
 
 /**
@@ -21,13 +29,15 @@ export interface BackendFlags {
  * @throws {RangeError} If a flag has a value that is not known.
  */
 export function openOptions(
-  { backend = "auto", device }: BackendFlags,
-): Pick<OpenOptions, "backend" | "device"> {
+  { backend = "auto", device, kernels = "auto" }: BackendFlags,
+): Pick<OpenOptions, "backend" | "device" | "kernels"> {
   expectOneOf("--backend", backend, ["auto", "webgpu", "cpu"]);
   if (device !== undefined) expectOneOf("--device", device, ["native", "dawn"]);
+  expectOneOf("--kernels", kernels, KERNEL_CHOICES);
   return {
     backend: backend as "auto" | "webgpu" | "cpu",
     device: device as DeviceChoice | undefined,
+    kernels: kernels as KernelChoice,
   };
 }
 
