@@ -470,6 +470,7 @@ export {
   type Params,
   type PlannedKernel,
   type Recorder,
+  type StageName,
   type StorageType,
   Tensor,
   type Vjp,
