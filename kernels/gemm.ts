@@ -11,7 +11,7 @@ import {
   type TexelProduct,
 } from "./gemm_texel.ts";
 import { transposeInto } from "./transpose.ts";
-import { tileFor, tileGroups } from "./tiles.ts";
+import { threadsAcross, tileFor, tileGroups } from "./tiles.ts";
 
 const PARAMS = [
   "M",
@@ -239,7 +239,7 @@ export function gemm(
   }
   const vec4 = fits && variant !== "any";
   const rows = vec4 ? 8 : 4; // that a thread holds; both kernels hold 8 columns
-  const across = threadsAcross(M, N, rows);
+  const across = threadsAcross([M, N], THREADS, [rows, 8], [4, 2, 1]);
   backend.dispatch(vec4 ? GEMM_VEC4 : GEMM, {
     bind,
     params: { ...params, across, block: K > 64 ? 32 : K },
@@ -250,19 +250,6 @@ export function gemm(
       batch,
     ],
   });
-}
-
-/** Threads along n, the others along m: what leaves fewest without work. */
-function threadsAcross(M: number, N: number, rows: number): number {
-  const covered = (size: number, by: number): number =>
-    Math.ceil(size / by) * by;
-  let best = 4;
-  for (const across of [2, 1]) {
-    const cells = (x: number): number =>
-      covered(N, 8 * x) * covered(M, rows * THREADS / x);
-    if (cells(across) < cells(best)) best = across;
-  }
-  return best;
 }
 
 /** Whether every line starts at a multiple of 4. */

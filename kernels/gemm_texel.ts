@@ -11,6 +11,7 @@ import {
   type Tensor,
 } from "./backend.ts";
 import { gemmRef } from "./gemm_ref.ts";
+import { threadsAcross } from "./tiles.ts";
 
 const KERNEL: Kernel = {
   name: "gemm_texel",
@@ -49,6 +50,8 @@ const KERNEL_HALF: Kernel = {
 const THREADS = 8;
 const ROWS = 8;
 const COLUMNS = 16;
+/** Threads that may lie along n; the first is taken where others leave as much without work. */
+const ACROSS = [4, 8, 2, 1];
 /** Longest sum that is added up without blocks, and the blocks of longer ones, in fours. */
 const LONG_SUM = 128;
 const BLOCK = 16;
@@ -102,7 +105,7 @@ export function gemmTexel({ bind, params }: TexelProduct): void {
           (zs - 1) * sa + span([ms, am], [ks, ak]),
         );
         backend.stage("b", b, bFirst, (zs - 1) * sb + span([N, bn], [ks, bk]));
-        const across = threadsAcross(ms, N);
+        const across = threadsAcross([ms, N], THREADS, [ROWS, COLUMNS], ACROSS);
         backend.dispatch(a.type === "f16" ? KERNEL_HALF : KERNEL, {
           bind,
           params: {
@@ -159,16 +162,4 @@ function pieceSizes(
     products(sb, span([N, bn], [ks, bk])),
   );
   return { ms, zs, ks };
-}
-
-/** Threads along n, the others along m: what leaves fewest without work. */
-function threadsAcross(M: number, N: number): number {
-  const covered = (size: number, by: number): number =>
-    Math.ceil(size / by) * by;
-  const cells = (across: number): number =>
-    covered(N, COLUMNS * across) * covered(M, ROWS * THREADS / across);
-  return [8, 2, 1].reduce(
-    (best, across) => cells(across) < cells(best) ? across : best,
-    4,
-  );
 }

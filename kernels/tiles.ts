@@ -1,4 +1,4 @@
-/** How the tiled kernels cut a matrix `[M, N]` into workgroups. */
+/** How a matrix `[M, N]` is cut into workgroups. */
 
 /** Threads of a workgroup, and what it makes: `4 TY` rows by `4 TX QUADS` columns. */
 export interface Tile {
@@ -42,4 +42,27 @@ function columns({ TX, QUADS }: Tile): number {
 
 function rows({ TY }: Tile): number {
   return 4 * TY;
+}
+
+/**
+ * Threads of a workgroup along n, the others along m: what leaves fewest without work.
+ *
+ * @param size Rows and columns of the result.
+ * @param threads Of a workgroup.
+ * @param held Rows and columns that a thread holds.
+ * @param choices The first wins where several are equal.
+ */
+export function threadsAcross(
+  [M, N]: readonly [number, number],
+  threads: number,
+  [rows, columns]: readonly [number, number],
+  choices: readonly number[],
+): number {
+  const covered = (size: number, by: number): number =>
+    Math.ceil(size / by) * by;
+  const cells = (across: number): number =>
+    covered(N, columns * across) * covered(M, rows * threads / across);
+  return choices.reduce((best, across) =>
+    cells(across) < cells(best) ? across : best
+  );
 }
