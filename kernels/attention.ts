@@ -146,6 +146,7 @@ export function attention(
     queries,
     Math.max(4, Math.floor(chunkBytes / (4 * z * keys) / 4) * 4),
   );
+  const work = heads * width * queries * keys; // of one batch element
   const perHead = { stride: queries, batchStride: width * queries };
   const perKey = { stride: keys, batchStride: width * keys };
   const chunks: [first: number, columns: number][] = [];
@@ -161,7 +162,7 @@ export function attention(
       { tensor: k, ...perKey },
       { tensor: q, ...perHead, offset: first },
       { tensor: s, stride: columns, batchStride: keys * columns },
-      { batch: z, a: "column", alpha: scale },
+      { batch: z, a: "column", alpha: scale, work },
     );
     return s;
   };
@@ -187,7 +188,7 @@ export function attention(
       { tensor: v, ...perKey },
       { tensor: s, stride: columns, batchStride: keys * columns },
       { tensor: out, ...perHead, offset: first },
-      { batch: z },
+      { batch: z, work },
     );
   }
   if (!flash) {
@@ -225,8 +226,8 @@ export function attention(
     const [dq, dk, dv] = [q, k, v].map((x, i) =>
       needs[i] && (i < 2 || go) ? backend.alloc(x.shape) : undefined
     );
-    using toKeys = dk && keySums(q, dk, z, width, chunk);
-    using toValues = go && dv && keySums(go, dv, z, width, chunk);
+    using toKeys = dk && keySums(q, dk, { z, width, chunk, work });
+    using toValues = go && dv && keySums(go, dv, { z, width, chunk, work });
     chunks.forEach(([first, columns]) => {
       using s = scores(first, columns);
       using ds = backend.alloc(s.shape);
@@ -241,7 +242,7 @@ export function attention(
           { tensor: v, ...perKey },
           { tensor: go, ...perHead, offset: first },
           inChunk,
-          { batch: z, a: "column" },
+          { batch: z, a: "column", work },
         );
       }
       backend.dispatch(GRAD, {
@@ -265,7 +266,7 @@ export function attention(
           { tensor: k, ...perKey },
           inChunk,
           { tensor: dq, ...perHead, offset: first },
-          { batch: z, alpha: scale },
+          { batch: z, alpha: scale, work },
         );
       }
       toKeys?.add(ds, first, columns, scale);
@@ -296,20 +297,24 @@ interface KeySums extends Disposable {
  *
  * @param x `[z width, queries]`.
  * @param grad `[z width, keys]`.
- * @param chunk Queries added at once.
+ * @param sizes.chunk Queries added at once.
+ * @param sizes.work Multiplications of one batch element.
  */
 function keySums(
   x: Tensor,
   grad: Tensor,
-  z: number,
-  width: number,
-  chunk: number,
+  { z, width, chunk, work }: {
+    readonly z: number;
+    readonly width: number;
+    readonly chunk: number;
+    readonly work: number;
+  },
 ): KeySums {
   const queries = x.size / z / width, keys = grad.size / z / width;
   // gemm_texel reads matrices along either axis.
   const inFours = [queries, keys, chunk].every((n) => n % 4 === 0);
   if (!(inFours && keys >= 32 && width >= 16)) {
-    return new TransposedSums(x, grad, z, width);
+    return new TransposedSums(x, grad, z, width, work);
   }
   return {
     add: (m, first, columns, alpha) =>
@@ -323,7 +328,7 @@ function keySums(
         },
         { tensor: m, stride: columns, batchStride: keys * columns },
         { tensor: grad, stride: keys, batchStride: width * keys },
-        { batch: z, b: "column", alpha, accumulate: first > 0 },
+        { batch: z, b: "column", alpha, accumulate: first > 0, work },
       ),
     [Symbol.dispose]() {},
   };
@@ -339,6 +344,7 @@ class TransposedSums implements KeySums {
   readonly #grad: Tensor;
   readonly #z: number;
   readonly #width: number;
+  readonly #work: number;
 
   /**
    * Starts with nothing.
@@ -346,7 +352,14 @@ class TransposedSums implements KeySums {
    * @param x `[z width, queries]`.
    * @param grad `[z width, keys]`, written by `finish`.
    */
-  constructor(x: Tensor, grad: Tensor, z: number, width: number) {
+  constructor(
+    x: Tensor,
+    grad: Tensor,
+    z: number,
+    width: number,
+    work: number,
+  ) {
+    this.#work = work;
     const { backend } = x;
     this.#x = backend.alloc([z, x.size / z / width, width]);
     this.#sums = backend.alloc([z, grad.size / z / width, width]);
@@ -371,7 +384,7 @@ class TransposedSums implements KeySums {
         offset: first * width,
       },
       { tensor: this.#sums, stride: width, batchStride: keys * width },
-      { batch: z, alpha, accumulate: first > 0 },
+      { batch: z, alpha, accumulate: first > 0, work: this.#work },
     );
   }
 

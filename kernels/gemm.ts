@@ -97,6 +97,11 @@ export interface GemmOptions {
   /** Add to what `C` holds instead of overwriting it. */
   readonly accumulate?: boolean;
   /**
+   * Multiplications that decide which kernel runs, default those of one product. Must not depend on how a
+   * batch is cut: kernels add up in different orders, and cutting must not change the result.
+   */
+  readonly work?: number;
+  /**
    * Which kernel; `auto` takes `tiled` in the gpu family, else `texel` where it pays, else `vec4` where
    * sizes allow, else `any`. For tests.
    */
@@ -220,7 +225,7 @@ export function gemm(
     );
   }
   const pays = variant === "auto" && backend.kind !== "cpu" &&
-    texelPays(product);
+    texelPays(options.work ?? M * N * K);
   if (variant === "texel" || pays && texel) {
     gemmTexel(product);
     return;

@@ -76,10 +76,9 @@ export function texelFits({ params }: TexelProduct): boolean {
   return K % 4 === 0 && (ak === 1 || M % 4 === 0) && ms > 0 && ks > 0;
 }
 
-/** Whether the kernel is the faster one. */
-export function texelPays({ params }: TexelProduct): boolean {
-  const { M = 0, N = 0, K = 0, Z = 1 } = params;
-  return M >= ROWS && N >= COLUMNS && M * N * K * Z >= LEAST_WORK;
+/** Whether the kernel is the faster one for so many multiplications. */
+export function texelPays(work: number): boolean {
+  return work >= LEAST_WORK;
 }
 
 /** Runs a product that fits. */

@@ -147,7 +147,11 @@ export function winograd(
         { tensor: u, stride: lines, batchStride: from * here },
         { tensor: v, stride: tiles, batchStride: from * tiles },
         { tensor: m, stride: tiles, batchStride: here * tiles },
-        { batch: 16, a: flip ? "column" : "row" },
+        {
+          batch: 16,
+          a: flip ? "column" : "row",
+          work: 16 * from * to * rows * columns,
+        },
       );
       backend.dispatch(OUTPUT, {
         bind: [m, bias ?? m, shift ?? m, residual ?? m, y],
