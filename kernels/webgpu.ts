@@ -86,6 +86,7 @@ export class WebGpu implements Backend {
   readonly #pool: Pool<GPUBuffer>;
   readonly #stages: Stages<GPUBuffer>;
   readonly #textures = new Map<StageKey, GPUTexture>();
+  readonly #views = new Map<StageKey, GPUTextureView>();
   /** What a stage still holds a copy of. */
   readonly #staged = new Map<StageKey, Staged>();
   readonly #touched = new Set<GPUBuffer>();
@@ -347,16 +348,16 @@ export class WebGpu implements Backend {
     this.#staged.delete(key);
     this.#textures.get(key)?.destroy();
     this.#textures.delete(key);
+    this.#views.delete(key);
     if (rows === 0) return;
-    this.#textures.set(
-      key,
-      this.#device.createTexture({
-        label: `stage ${key}`,
-        size: [STAGE_ROW.all, rows],
-        format: key.endsWith("f16") ? "rgba16float" : "rgba32float",
-        usage: GPUTextureUsage.COPY_DST | GPUTextureUsage.TEXTURE_BINDING,
-      }),
-    );
+    const texture = this.#device.createTexture({
+      label: `stage ${key}`,
+      size: [STAGE_ROW.all, rows],
+      format: key.endsWith("f16") ? "rgba16float" : "rgba32float",
+      usage: GPUTextureUsage.COPY_DST | GPUTextureUsage.TEXTURE_BINDING,
+    });
+    this.#textures.set(key, texture);
+    this.#views.set(key, texture.createView());
   }
 
   /** The encoder, where copies may go. */
@@ -552,8 +553,7 @@ export class WebGpu implements Backend {
     if (!group) {
       const entries: GPUBindGroupEntry[] = buffers.map((buffer, binding) => ({
         binding,
-        resource: this.#textures.get(STAGED[bindings[binding]!]!)
-          ?.createView() ?? { buffer },
+        resource: this.#views.get(STAGED[bindings[binding]!]!) ?? { buffer },
       }));
       entries.push({
         binding: buffers.length,
