@@ -111,6 +111,8 @@ export function winograd(
   const backend = x.backend;
   const rows = Math.ceil(height / 2), columns = Math.ceil(width / 2);
   const all = batch * rows * columns;
+  // Of one batch element. Where its tiles are no fours, those of several may be: it must not matter.
+  const work = rows * columns % 4 ? 0 : 16 * from * to * rows * columns;
   const raw = weight.shape.length === 4;
   const slice = raw ? atMost(workBytes / 2 / (64 * from), to) : to;
   const chunk = atMost(workBytes / (64 * (from + slice)), all);
@@ -150,7 +152,7 @@ export function winograd(
         {
           batch: 16,
           a: flip ? "column" : "row",
-          work: 16 * from * to * rows * columns,
+          work,
         },
       );
       backend.dispatch(OUTPUT, {

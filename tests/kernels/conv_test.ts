@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { conv, conv3x3, winogradWeight } from "../../kernels/conv.ts";
 import type { Tensor } from "../../kernels/backend.ts";
 import { KERNELS, testBackend } from "../backend.ts";
-import { sumBound, U } from "../compare.ts";
+import { rand, sumBound, U } from "../compare.ts";
 import { checkOp, halfInput, type Input, input } from "./check_op.ts";
 
 /** Direct convolution in float64: the sum as it is written. */
@@ -339,4 +339,18 @@ test("conv() and conv3x3() refuse tensors that do not fit", async () => {
     conv(x, large, { kernel: 5, padding: [1, 0, 0, 1] }).dispose();
   }
   assert.equal(backend.memory.liveBytes, before);
+});
+
+test("conv3x3() gives an element the same bits alone and in a batch", async () => {
+  const backend = await testBackend();
+  // Six tiles are no fours, twelve are: what runs must not change with that.
+  const one = rand(1, 96 * 4 * 6), two = rand(2, 96 * 4 * 6);
+  using weight = backend.upload(rand(3, 96 * 96 * 9, 0.1), [96, 96, 3, 3]);
+  using both = backend.upload([...one, ...two], [2, 96, 4, 6]);
+  using alone = backend.upload(one, [1, 96, 4, 6]);
+  using u = winogradWeight(weight);
+  using y = conv3x3(both, u);
+  using z = conv3x3(alone, u);
+  const [together, apart] = await backend.read([y, z]);
+  assert.deepEqual(together!.slice(0, apart!.length), apart);
 });
