@@ -123,7 +123,7 @@ async function countImage(
   model: Model,
   request: ImageRequest,
 ): Promise<Pick<ImageReport, "innerWork" | "denoiseWork">> {
-  using plan = new WorkPlan();
+  using plan = new WorkPlan(Infinity, model.backend.family);
   const networks = await planNetworks(plan, model.facts, model.weights);
   const { request: full } = model.check(benchRequest(request));
   const { choice } = await model.plan(full);
