@@ -77,17 +77,16 @@ def attention_loss(maps: Tensor, masks: Tensor, words: Tensor, weight: Tensor) -
     return token, pixel
 
 
-def losses(model: nn.ModuleDict, z: Tensor, noise: Tensor, t: Tensor, tokens: Tensor, masks: Tensor,
-           words: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The noise's weighted error, and for telling: its plain error, the words' loss and the masks' loss."""
-    ab = BAR.to(z.device)[t]
+def losses(model: nn.ModuleDict, z: Tensor, noise: Tensor, t: Tensor, ab: Tensor, tokens: Tensor, masks: Tensor,
+           words: Tensor, doubt: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The noise's weighted error and plain error, the words' loss and the masks' loss; ab [b] is BAR at t."""
     x = ab.sqrt()[:, None, None, None] * z + (1 - ab).sqrt()[:, None, None, None] * noise
     with torch.autocast(z.device.type, torch.bfloat16, enabled=z.is_cuda):
         predicted = model["unet"](x, t, model["text"](tokens))
     guided = model["unet"].guided()
     snr = ab / (1 - ab)
     error = (predicted.float() - noise).square().mean((1, 2, 3))
-    sure = snr / (snr + 0.02)  # at the noisiest steps nobody can know where things are
+    sure = snr / (snr + doubt)  # at the noisiest steps nobody can know where things are
     token, pixel = (sum(v) / len(guided)
                     for v in zip(*(attention_loss(g.maps.float(), masks, words, sure) for g in guided)))
     return (error * snr.clamp(max=5) / snr).mean(), error.mean(), token, pixel  # min-SNR weighting, arXiv 2303.09556
@@ -142,6 +141,7 @@ def main() -> None:
     ap.add_argument("--ema", type=float, default=0.999)
     ap.add_argument("--token", type=float, default=0.05)
     ap.add_argument("--pixel", type=float, default=0.01)
+    ap.add_argument("--doubt", type=float, default=0.02, help="signal to noise at which attention's losses count half")
     ap.add_argument("--scenes", type=int, default=1 << 20, help="most scenes to keep; newer ones replace the oldest")
     ap.add_argument("--least", type=int, default=4096, help="scenes to wait for")
     ap.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="processes that draw")
@@ -161,7 +161,7 @@ def main() -> None:
     model.train().to(device)
     for att in model["unet"].guided():
         att.keep = True
-    vae = load_model(a.out, "vae").to(device)
+    vae, bar = load_model(a.out, "vae").to(device), BAR.to(device)
     # Saving and the last step fit into the five seconds.
     seconds, steps = (60 * a.minutes - 5, math.inf) if a.minutes else (math.inf, a.steps)
     trainer = Trainer(model, steps, a.lr, lambda done: min(1, max(0.01, (1 - done) / 0.45)), a.warmup, a.ema,
@@ -182,7 +182,7 @@ def main() -> None:
             n = a.batch * (2 if pool.painters.size < scenes.SIZE else 1)
             z, *given = pool.batch(n)
             t = ((torch.arange(n, device=device) + torch.rand(n, device=device)) * (1000 / n)).long().clamp(max=999)
-            weighted, error, token, pixel = compute(model, z, torch.randn_like(z), t, *given)
+            weighted, error, token, pixel = compute(model, z, torch.randn_like(z), t, bar[t], *given, a.doubt)
             shown += n
             trainer.step(weighted + a.token * token + a.pixel * pixel, lambda: (
                 f"noise {error.item():.4f} token {token.item():.4f} pixel {pixel.item():.3f} "
