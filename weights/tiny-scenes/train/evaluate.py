@@ -113,7 +113,7 @@ def main() -> None:
     with torch.no_grad():
         models = [load(root, device) for root in a.models]
         results = [held_out(m, data, tokens, words) for m in models]
-        print("timestep " + "".join(f"{str(r)[-24:]:>24}" for r in a.models) + "   (noise's error, attention on things)")
+        print("timestep " + "".join(f"{str(r)[-24:]:>24}" for r in a.models) + "   (noise's error, share of attention)")
         for row, t in enumerate(TIMES):
             print(f"{t:8} " + "".join(f"{r[row, 0]:16.5f}{r[row, 1]:8.3f}" for r in results))
         print(f"{'mean':>8} " + "".join(f"{r[:, 0].mean():16.5f}{r[:, 1].mean():8.3f}" for r in results), flush=True)
@@ -125,7 +125,7 @@ def main() -> None:
                 break
             images = np.concatenate([paint(model, part, empty) for part in tokens[: a.paint].split(64)])
             there, seen = found(images, labels, words, a.detector)
-            print(f"{root}: {there:.3f} of the things are there, {seen:.3f} things found for each asked for", flush=True)
+            print(f"{root}: {there:.3f} of the things are there, {seen:.3f} found for each asked for", flush=True)
             if a.sheet:
                 rows = images[: len(images) // 8 * 8].reshape(-1, 8, 128, 128, 3)
                 sheet = rows.transpose(0, 2, 1, 3, 4).reshape(-1, 8 * 128, 3)
