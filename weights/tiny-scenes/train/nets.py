@@ -141,7 +141,7 @@ class TimestepEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         half = self.linear_1.in_features // 2
-        a = t.float()[:, None] * torch.exp(-math.log(10000) * torch.arange(half) / half)
+        a = t.float()[:, None] * torch.exp(-math.log(10000) * torch.arange(half, device=t.device) / half)
         return self.linear_2(F.silu(self.linear_1(torch.cat([a.cos(), a.sin()], -1))))
 
 
@@ -340,5 +340,8 @@ def load_model(root: Path, part: str) -> nn.Module:
 def save_model(root: Path, part: str, model: nn.Module) -> None:
     folder = root / part
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / WEIGHTS[part], {"format": "pt"})
+    whole = folder / WEIGHTS[part]
+    partial = whole.with_suffix(".partial")  # so that nobody ever finds half a file
+    save_file({k: v.cpu().contiguous() for k, v in model.state_dict().items()}, partial, {"format": "pt"})
+    partial.replace(whole)
     (folder / "config.json").write_text(json.dumps(model.config, indent=2) + "\n")

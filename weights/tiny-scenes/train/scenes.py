@@ -91,7 +91,7 @@ def draw_background(name: str, rng: random.Random, size: int = SIZE) -> Image.Im
 
     def gradient(top: Colour, bottom: Colour, rows: int) -> np.ndarray:
         t = np.linspace(0, 1, rows)[:, None, None]
-        return np.broadcast_to(np.array(top) * (1 - t) + np.array(bottom) * t, (rows, n, 3))
+        return np.array(top) * (1 - t) + np.array(bottom) * t  # [rows, 1, 3]
 
     horizon = round(n * rng.uniform(0.42, 0.66))
     sky, ground = {
@@ -109,7 +109,7 @@ def draw_background(name: str, rng: random.Random, size: int = SIZE) -> Image.Im
     else:
         arr = np.concatenate([gradient(shade(sky[0]), shade(sky[1]), horizon),
                               gradient(shade(ground[0]), shade(ground[1]), n - horizon)])
-    img = Image.fromarray(arr.clip(0, 255).astype(np.uint8))
+    img = Image.fromarray(arr.clip(0, 255).astype(np.uint8)).resize((n, n), Image.NEAREST)
     d = ImageDraw.Draw(img)
     if name == "grass":
         for _ in range(round(14 * area)):
@@ -191,7 +191,7 @@ def render(background: str, things: list[Thing], rng: random.Random, size: int =
             m.paste(0, (x0, y0), layer.getchannel("A"))
         masks.append(alpha)
     for t, m in zip(things, masks):
-        t.mask = np.asarray(m.resize((size, size), Image.BOX))
+        t.mask = np.asarray(m.reduce(SUPER))
         b = m.getbbox() or (0, 0, 1, 1)
         t.box = (b[0] / n, b[1] / n, b[2] / n, b[3] / n)
     image = np.asarray(img.resize((size, size), Image.BOX))
@@ -231,9 +231,8 @@ def caption(background: str, things: list[tuple[str, str]], rng: random.Random) 
     return " ".join(words).replace(" ,", ","), where
 
 
-def make_part(job: tuple[int, int, int, str]) -> None:
-    seed, count, size, out = job
-    rng = random.Random(seed)
+def arrays(count: int, size: int, rng: random.Random) -> dict[str, np.ndarray]:
+    """Random scenes: images [n, size, size, 3], masks [n, things, cells, cells], boxes [n, things, 4], labels."""
     cells = size // CELL
     images = np.empty((count, size, size, 3), np.uint8)
     masks = np.zeros((count, MAX_OBJECTS, cells, cells), np.uint8)
@@ -247,7 +246,12 @@ def make_part(job: tuple[int, int, int, str]) -> None:
             labels[i, 1 + 2 * j : 3 + 2 * j] = KINDS.index(t.kind), list(COLOURS).index(t.colour)
             boxes[i, j] = t.box
             masks[i, j] = t.mask.reshape(cells, CELL, cells, CELL).mean((1, 3))
-    for name, a in (("images", images), ("masks", masks), ("boxes", boxes), ("labels", labels)):
+    return {"images": images, "masks": masks, "boxes": boxes, "labels": labels}
+
+
+def make_part(job: tuple[int, int, int, str]) -> None:
+    seed, count, size, out = job
+    for name, a in arrays(count, size, random.Random(seed)).items():
         np.save(f"{out}-{name}.npy", a)
 
 

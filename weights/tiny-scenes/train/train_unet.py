@@ -1,25 +1,27 @@
-"""Trains UNet and text encoder on latents, first on a small canvas, then at full size.
+"""Trains UNet and text encoder on latents of scenes that are drawn meanwhile.
 
-The small canvas shows fewer things of the same size in pixels, so what is learned there carries over at
-a quarter of the cost. Besides the noise loss, the attention of each thing's words is asked to lie on that
-thing's mask.
+From nothing, the first half is on a small canvas: it shows fewer things of the same size in pixels, so what is
+learned there carries over at a quarter of the cost. With --from, it continues at full size from a packed model.
+Besides the noise loss, the attention of each thing's words is asked to lie on that thing's mask.
 """
 from __future__ import annotations
 
 import argparse
 import json
-import random
+import math
+import os
+import shutil
+import time
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import scenes
 from nets import CLIPTextModel, UNet2DConditionModel, load_model, save_model
-from tokenizer import END, LENGTH, START, Tokenizer
-from train_vae import to_tensor
+from pool import Painters, Pool
+from tokenizer import LENGTH, Tokenizer
 from trainer import Trainer
 
 UNET = {
@@ -49,52 +51,45 @@ INDEX = {
 }
 
 
-class Data:
-    """A dataset of scenes.py as scaled latents."""
-
-    def __init__(self, folder: Path, vae: nn.Module) -> None:
-        def load(name: str) -> np.ndarray:
-            return np.concatenate([np.load(f) for f in sorted(folder.glob(f"*-{name}.npy"))])
-
-        images, self.masks, self.labels = load("images"), load("masks"), load("labels")
-        with torch.no_grad():
-            means = [vae.encode(to_tensor(images[i : i + 50]))[0] for i in range(0, len(images), 50)]
-        self.latents = torch.cat(means) * vae.config["scaling_factor"]
-
-    def batch(self, n: int, ids: dict[str, int], rng: random.Random) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Latents, token ids, things' masks, and each thing's word positions (0 where there is none)."""
-        pick = [rng.randrange(len(self.latents)) for _ in range(n)]
-        tokens = torch.full((n, LENGTH), ids[END])
-        tokens[:, 0] = ids[START]
-        words = torch.zeros((n, scenes.MAX_OBJECTS, 2), dtype=torch.long)
-        for b, i in enumerate(pick):
-            if rng.random() < 0.1:  # no text, for classifier-free guidance
-                continue
-            ground, *label = self.labels[i]
-            things = [(scenes.KINDS[k], list(scenes.COLOURS)[c]) for k, c in zip(label[::2], label[1::2]) if k >= 0]
-            text, where = scenes.caption(list(scenes.BACKGROUNDS)[ground], things, rng)
-            row = [ids[w + "</w>"] for w in text.replace(",", " ,").split()]
-            tokens[b, 1 : 1 + len(row)] = torch.tensor(row)
-            for j, at in enumerate(where):
-                words[b, j, : len(at)] = torch.tensor(at) + 1
-        return self.latents[pick], tokens, torch.from_numpy(self.masks[pick]).float() / 255, words
+BETAS = torch.linspace(SCHEDULER["beta_start"] ** 0.5, SCHEDULER["beta_end"] ** 0.5, 1000) ** 2
+BAR = torch.cumprod(1 - BETAS, 0)  # what is left of the picture's variance at each timestep
 
 
-def attention_loss(maps: Tensor, masks: Tensor, words: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """How much of the words' attention lies outside their masks, and how little of the mask it claims.
+def share(maps: Tensor, masks: Tensor, words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Which part of the words' attention lies on their things [b, things, 2]; also masks and attention by cell.
 
-    maps [b, cells, tokens], masks [b, things, h, w], words [b, things, 2], weight [b].
+    maps [b, cells, tokens], masks [b, things, h, w], words [b, things, 2].
     """
     b, n, _ = maps.shape
     m = F.adaptive_avg_pool2d(masks, round(n**0.5)).flatten(2)  # [b, things, cells]
     p = maps.gather(2, words.flatten(1)[:, None].expand(b, n, -1)).unflatten(2, (-1, 2))  # [b, cells, things, 2]
+    return torch.einsum("bnoj,bon->boj", p, m) / p.sum(1).clamp(min=1e-6), m, p
+
+
+def attention_loss(maps: Tensor, masks: Tensor, words: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """How much of the words' attention lies outside their masks, and how little of the mask it claims; weight [b]."""
+    inside, m, p = share(maps, masks, words)
     there = (words > 0).float()
-    inside = torch.einsum("bnoj,bon->boj", p, m) / p.sum(1).clamp(min=1e-6)
     token = ((1 - inside).square() * there * weight[:, None, None]).sum() / there.sum().clamp(min=1)
     own = (p * there[:, None]).sum(-1).transpose(1, 2)  # [b, things, cells]
     solid = (m > 0.6).float() * there[:, :, :1]
     pixel = (-torch.log(own.clamp(min=1e-3)) * solid * weight[:, None, None]).sum() / solid.sum().clamp(min=1)
     return token, pixel
+
+
+def losses(model: nn.ModuleDict, z: Tensor, noise: Tensor, t: Tensor, ab: Tensor, tokens: Tensor, masks: Tensor,
+           words: Tensor, doubt: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The noise's weighted error and plain error, the words' loss and the masks' loss; ab [b] is BAR at t."""
+    x = ab.sqrt()[:, None, None, None] * z + (1 - ab).sqrt()[:, None, None, None] * noise
+    with torch.autocast(z.device.type, torch.bfloat16, enabled=z.is_cuda):
+        predicted = model["unet"](x, t, model["text"](tokens))
+    guided = model["unet"].guided()
+    snr = ab / (1 - ab)
+    error = (predicted.float() - noise).square().mean((1, 2, 3))
+    sure = snr / (snr + doubt)  # at the noisiest steps nobody can know where things are
+    token, pixel = (sum(v) / len(guided)
+                    for v in zip(*(attention_loss(g.maps.float(), masks, words, sure) for g in guided)))
+    return (error * snr.clamp(max=5) / snr).mean(), error.mean(), token, pixel  # min-SNR weighting, arXiv 2303.09556
 
 
 def build(vocab: int) -> nn.ModuleDict:
@@ -105,58 +100,101 @@ def build(vocab: int) -> nn.ModuleDict:
     for name, p in unet.named_parameters():  # residual branches start silent
         if any(part in name for part in ("proj_out.", "conv2.", "conv_out.")):
             nn.init.zeros_(p)
-    for att in unet.guided():
-        att.keep = True
     return nn.ModuleDict({"unet": unet, "text": text})
+
+
+def start(out: Path) -> nn.ModuleDict:
+    """A new model; what a diffusers folder has beside the networks is written."""
+    words = [*scenes.KINDS, *scenes.COLOURS, "a", "an", "and", *" ".join(scenes.BACKGROUNDS.values()).split()]
+    tokenizer = Tokenizer.learn(list(dict.fromkeys(words)))
+    tokenizer.save(out / "tokenizer")
+    (out / "scheduler").mkdir(exist_ok=True)
+    (out / "scheduler/scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=2) + "\n")
+    (out / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")
+    return build(len(tokenizer.vocab))
+
+
+def resume(root: Path, out: Path) -> nn.ModuleDict:
+    """A packed model again; what it has beside UNet and text encoder is copied."""
+    out.mkdir(parents=True, exist_ok=True)
+    for part in ("vae", "tokenizer", "scheduler"):
+        shutil.copytree(root / part, out / part, dirs_exist_ok=True)
+    shutil.copy(root / "model_index.json", out)
+    return nn.ModuleDict({"unet": load_model(root, "unet"), "text": load_model(root, "text_encoder")})
+
+
+def save(out: Path, model: nn.ModuleDict) -> None:
+    for part, name in (("unet", "unet"), ("text_encoder", "text")):
+        save_model(out, part, model[name])
 
 
 def main() -> None:
     ap = argparse.ArgumentParser(description=__doc__)
-    ap.add_argument("--small", type=Path, required=True, help="small-canvas dataset")
-    ap.add_argument("--data", type=Path, required=True, help="full-size dataset")
-    ap.add_argument("--out", type=Path, required=True, help="model folder, which has vae/")
-    ap.add_argument("--small-steps", type=int, default=3042)
-    ap.add_argument("--steps", type=int, default=3040, help="at full size")
-    ap.add_argument("--small-batch", type=int, default=40)
-    ap.add_argument("--batch", type=int, default=20)
+    ap.add_argument("--out", type=Path, required=True, help="model folder; without --from it must have vae/")
+    ap.add_argument("--from", type=Path, dest="root", help="packed model to continue from")
+    ap.add_argument("--minutes", type=float, help="instead of --steps; all is over and saved after that time")
+    ap.add_argument("--steps", type=int, default=6082)
+    ap.add_argument("--small", type=float, help="share on the small canvas (0.5, with --from 0)")
+    ap.add_argument("--batch", type=int, default=20, help="twice that on the small canvas")
     ap.add_argument("--lr", type=float, default=5e-4)
+    ap.add_argument("--warmup", type=int, default=200)
+    ap.add_argument("--ema", type=float, default=0.999)
     ap.add_argument("--token", type=float, default=0.05)
     ap.add_argument("--pixel", type=float, default=0.01)
+    ap.add_argument("--doubt", type=float, default=0.02, help="signal to noise at which attention's losses count half")
+    ap.add_argument("--scenes", type=int, default=1 << 20, help="most scenes to keep; newer ones replace the oldest")
+    ap.add_argument("--least", type=int, default=4096, help="scenes to wait for")
+    ap.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="processes that draw")
+    ap.add_argument("--seed", type=int, default=0)
+    ap.add_argument("--compile", action="store_true", help="with torch.compile: a minute's wait, then faster steps")
     a = ap.parse_args()
-    torch.manual_seed(0)
-    rng = random.Random(0)
-    words = [*scenes.KINDS, *scenes.COLOURS, "a", "an", "and", *" ".join(scenes.BACKGROUNDS.values()).split()]
-    tokenizer = Tokenizer.learn(list(dict.fromkeys(words)))
-    tokenizer.save(a.out / "tokenizer")
-    (a.out / "scheduler").mkdir(exist_ok=True)
-    (a.out / "scheduler/scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=2) + "\n")
-    (a.out / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")
+    began = time.monotonic()
+    torch.manual_seed(a.seed)
+    model = resume(a.root, a.out) if a.root else start(a.out)
+    small = (0 if a.root else 0.5) if a.small is None else a.small
+    ids = Tokenizer.load(a.out / "tokenizer").vocab
+    painters = [Painters(a.workers, size, ids, a.seed)
+                for size, wanted in ((scenes.SMALL, small > 0), (scenes.SIZE, small < 1)) if wanted]
 
-    model = build(len(tokenizer.vocab))
-    unet, text, guided = model["unet"], model["text"], model["unet"].guided()
-    steps = a.small_steps + a.steps
-    trainer = Trainer(model, steps, a.lr, lambda done: min(1, max(0.02, (1 - done) / 0.45)), warmup=200)
-    betas = torch.linspace(SCHEDULER["beta_start"] ** 0.5, SCHEDULER["beta_end"] ** 0.5, 1000) ** 2
-    bar = torch.cumprod(1 - betas, 0)
-    vae = load_model(a.out, "vae")
-    data, n = Data(a.small, vae), a.small_batch
-    for step in range(steps):
-        if step == a.small_steps:
-            data, n = Data(a.data, vae), a.batch
-        z, tokens, masks, words = data.batch(n, tokenizer.vocab, rng)
-        t, noise = torch.randint(0, 1000, (n,)), torch.randn_like(z)
-        ab = bar[t][:, None, None, None]
-        predicted = unet(ab.sqrt() * z + (1 - ab).sqrt() * noise, t, text(tokens))
-        snr = bar[t] / (1 - bar[t])
-        error = (predicted - noise).square().mean((1, 2, 3))
-        sure = snr / (snr + 0.02)  # at the noisiest steps nobody can know where things are
-        token, pixel = (sum(v) / len(guided)
-                        for v in zip(*(attention_loss(g.maps, masks, words, sure) for g in guided)))
-        # min-SNR weighting, arXiv 2303.09556
-        loss = (error * snr.clamp(max=5) / snr).mean() + a.token * token + a.pixel * pixel
-        trainer.step(loss, f"noise {error.mean().item():.4f} token {token.item():.4f} pixel {pixel.item():.3f}")
-    for part, name in (("unet", "unet"), ("text_encoder", "text")):
-        save_model(a.out, part, trainer.average[name])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_float32_matmul_precision("high")
+    model.train().to(device)
+    for att in model["unet"].guided():
+        att.keep = True
+    vae, bar = load_model(a.out, "vae").to(device), BAR.to(device)
+    # Saving and the last step fit into the five seconds.
+    seconds, steps = (60 * a.minutes - 5, math.inf) if a.minutes else (math.inf, a.steps)
+    trainer = Trainer(model, steps, a.lr, lambda done: min(1, max(0.01, (1 - done) / 0.45)), a.warmup, a.ema,
+                      seconds=seconds, began=began)
+    compute = losses
+    if a.compile:
+        torch._dynamo.config.suppress_errors = True
+        compute = torch.compile(losses, dynamic=False)
+    pool, saved, shown = None, began, 0
+    try:
+        while trainer.done() < 1:
+            if pool is None or len(painters) > 1 and trainer.done() >= small:
+                if pool:
+                    painters.pop(0).stop()
+                pool = Pool(painters[0], vae, device, a.scenes)
+                pool.fill(a.least)
+            pool.fill()
+            n = a.batch * (2 if pool.painters.size < scenes.SIZE else 1)
+            z, *given = pool.batch(n)
+            t = ((torch.arange(n, device=device) + torch.rand(n, device=device)) * (1000 / n)).long().clamp(max=999)
+            weighted, error, token, pixel = compute(model, z, torch.randn_like(z), t, bar[t], *given, a.doubt)
+            shown += n
+            trainer.step(weighted + a.token * token + a.pixel * pixel, lambda: (
+                f"noise {error.item():.4f} token {token.item():.4f} pixel {pixel.item():.3f} "
+                f"shown {shown} of {pool.seen}"))
+            if time.monotonic() > saved + 120:
+                save(a.out, trainer.average)
+                saved = time.monotonic()
+    finally:
+        for p in painters:
+            p.stop()
+    save(a.out, trainer.average)
+    print(f"{time.monotonic() - began:.0f} s, {trainer.count} steps, {shown} shown of {pool.seen} scenes", flush=True)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ def edges(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
 
 
-def to_tensor(images: np.ndarray) -> Tensor:
+def to_tensor(images: np.ndarray | Tensor) -> Tensor:
     """uint8 [n, h, w, 3] -> [n, 3, h, w] in -1..1."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.as_tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def crops(images: np.ndarray, n: int, size: int, rng: np.random.Generator) -> Tensor:

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import time
 from typing import Callable
 
 import torch
@@ -9,26 +11,39 @@ from torch import Tensor, nn
 
 
 class Trainer:
-    """``rate(done)`` scales the learning rate; ``done`` is the share of the steps that are over."""
+    """``rate(done)`` scales the learning rate; ``done`` is the share of the steps, or of the seconds, that is over."""
 
-    def __init__(self, model: nn.Module, steps: int, lr: float, rate: Callable[[float], float], warmup: int = 100,
-                 ema: float = 0.999, beta2: float = 0.99, clip: float = 1.0) -> None:
+    def __init__(self, model: nn.Module, steps: float, lr: float, rate: Callable[[float], float], warmup: int = 100,
+                 ema: float = 0.999, beta2: float = 0.99, clip: float = 1.0, seconds: float = math.inf,
+                 began: float | None = None) -> None:
         self.model, self.steps, self.ema, self.clip, self.count = model, steps, ema, clip, 0
+        self.lr, self.rate, self.warmup = lr, rate, warmup
+        self.seconds, self.began, self.told = seconds, began or time.monotonic(), 0.0
         self.average = copy.deepcopy(model).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr, (0.9, beta2), weight_decay=1e-3)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: min(1, (step + 1) / warmup) * rate(step / steps))
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr, (0.9, beta2), weight_decay=1e-3, fused=True)
+        pairs = list(zip(self.average.state_dict().values(), model.state_dict().values()))
+        self.smooth = list(zip(*[p for p in pairs if p[0].is_floating_point()]))
+        self.plain = [p for p in pairs if not p[0].is_floating_point()]
 
-    def step(self, loss: Tensor, told: str = "") -> None:
+    def done(self) -> float:
+        return max(self.count / self.steps, (time.monotonic() - self.began) / self.seconds)
+
+    def step(self, loss: Tensor, tell: Callable[[], str] = str) -> None:
+        done = self.done()
+        self.optimizer.param_groups[0]["lr"] = lr = self.lr * min(1, (self.count + 1) / self.warmup) * self.rate(done)
         self.optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.clip, error_if_nonfinite=True)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        self.optimizer.found_inf = (~norm.isfinite()).float()  # then this step changes no weight
         self.optimizer.step()
-        self.schedule.step()
         self.count += 1
         keep = min(self.ema, (1 + self.count) / (10 + self.count))
         with torch.no_grad():
-            for a, p in zip(self.average.state_dict().values(), self.model.state_dict().values()):
-                a.lerp_(p, 1 - keep) if a.is_floating_point() else a.copy_(p)
-        if self.count % max(1, self.steps // 50) == 0:
-            print(f"step {self.count}/{self.steps} loss {loss.item():.4f} {told}", flush=True)
+            torch._foreach_lerp_(*self.smooth, 1 - keep)
+            for a, p in self.plain:
+                a.copy_(p)
+        now = time.monotonic()
+        if now > self.told + 10 or self.count == self.steps:
+            self.told = now
+            print(f"{now - self.began:.0f} s, {done:.1%}, step {self.count}: loss {loss.item():.4f} {tell()} "
+                  f"norm {norm.item():.2f} rate {lr:.1e}", flush=True)
