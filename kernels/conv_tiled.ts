@@ -5,7 +5,8 @@
 import wgsl from "./conv_tiled.wgsl" with { type: "text" };
 import type { Kernel, Tensor } from "./backend.ts";
 import { convTiledRef } from "./conv_tiled_ref.ts";
-import { tileFor, tileGroups } from "./tiles.ts";
+import { splitSum } from "./split_sum.ts";
+import { cutFor, tileGroups } from "./tiles.ts";
 
 const KERNEL: Kernel = {
   name: "conv_tiled",
@@ -23,6 +24,8 @@ const KERNEL: Kernel = {
     "top",
     "left",
     "shiftStride",
+    "parts",
+    "each",
   ],
   ref: convTiledRef,
   flops: ({ M, N, K }) => 2 * M! * N! * K!,
@@ -95,10 +98,14 @@ function run(
   const [batch = 0, from = 0, height = 0, width = 0] = x.shape;
   const toCells = toHeight * toWidth;
   const [M, N, K] = [channels, batch * toCells, from * kernel * kernel];
-  const tile = tileFor(M, N, 1);
-  const y = x.backend.alloc([batch, channels, toHeight, toWidth]);
-  x.backend.dispatch(KERNEL, {
-    bind: [weight, x, bias ?? x, shift ?? x, residual ?? x, y],
+  const { backend } = x;
+  const y = backend.alloc([batch, channels, toHeight, toWidth]);
+  const shiftStride = shift && shift.shape[0] !== 1 ? channels : 0;
+  const { tile, parts, each } = cutFor(M, toCells, K);
+  const split = parts > 1 && backend.kind !== "cpu";
+  using sums = split ? backend.alloc([batch, parts, M, toCells]) : undefined;
+  backend.dispatch(KERNEL, {
+    bind: [weight, x, bias ?? x, shift ?? x, residual ?? x, sums ?? y],
     params: {
       M,
       N,
@@ -110,7 +117,9 @@ function run(
       toCells,
       top,
       left,
-      shiftStride: shift && shift.shape[0] !== 1 ? channels : 0,
+      shiftStride,
+      parts: split ? parts : 1,
+      each,
     },
     constants: {
       ...tile,
@@ -118,12 +127,26 @@ function run(
       STRIDE: stride,
       GRAD: Number(grad),
       HALF: Number(weight.type === "f16"),
-      BIAS: Number(bias !== undefined),
-      SHIFT: Number(shift !== undefined),
-      RESIDUAL: Number(residual !== undefined),
+      BIAS: Number(!split && bias !== undefined),
+      SHIFT: Number(!split && shift !== undefined),
+      RESIDUAL: Number(!split && residual !== undefined),
       LONG: Number(K > 64), // short sums need no second set of registers
+      SPLIT: Number(split),
     },
-    groups: [...tileGroups(tile, M, N), 1],
+    groups: [...tileGroups(tile, M, N), split ? parts : 1],
   });
+  if (sums) {
+    splitSum(sums, {
+      c: y,
+      ldc: toCells,
+      sc: M * toCells,
+      oc: 0,
+      alpha: 1,
+      bias,
+      shift,
+      shiftStride,
+      residual,
+    });
+  }
   return y;
 }

@@ -4,7 +4,7 @@
 //            over the o, ky, kx with STRIDE oy + ky - top = iy, STRIDE ox + kx - left = ix
 //   (+ bias[m]) (+ shift[b * shiftStride + m]) (+ residual); what lies outside of x is 0
 // M output channels, N = batch * toCells, K = channels * SIDE * SIDE, in the order of a checkpoint's
-// [out, in, SIDE, SIDE]. Tiles as in gemm_tiled.
+// [out, in, SIDE, SIDE]. Tiles and parts as in gemm_tiled.
 override TX: u32 = 16u; // threads along n
 override TY: u32 = 16u; // threads along m; a multiple of QUADS
 override QUADS: u32 = 2u; // of columns that a thread holds, 1 or 2
@@ -16,6 +16,7 @@ override BIAS: bool = false;
 override SHIFT: bool = false;
 override RESIDUAL: bool = false;
 override LONG: bool = false; // add up in blocks of k: rounding grows with their number, not with K
+override SPLIT: bool = false; // y takes the sums of parts of k, [batch, parts, M, toCells]; see split_sum
 const STEP = 16u; // of k that are in workgroup memory at a time
 const BLOCK = 32u; // a multiple of STEP
 override TAPS = SIDE * SIDE;
@@ -28,6 +29,7 @@ struct Params {
   toWidth: u32, toCells: u32, // of y
   top: u32, left: u32,
   shiftStride: u32,
+  parts: u32, each: u32, // a multiple of BLOCK, or K
 }
 @group(0) @binding(0) var<storage, read> w: array<u32>; // f32 by its bits, or pairs of f16
 @group(0) @binding(1) var<storage, read> x: array<f32>; // [batch, channels, height, width]
@@ -79,8 +81,15 @@ fn gather(image: vec4u, high: vec4u, wide: vec4u, n: u32, k: u32) -> vec4f {
   );
 }
 
-fn put(m: u32, n: u32, sums: vec4f) {
+fn put(part: u32, m: u32, n: u32, sums: vec4f) {
   if (m >= p.M) { return; }
+  if (SPLIT) {
+    for (var j = 0u; j < 4u && n + j < p.N; j++) {
+      let b = (n + j) / p.toCells;
+      y[((b * p.parts + part) * p.M + m) * p.toCells + (n + j) % p.toCells] = sums[j];
+    }
+    return;
+  }
   var values = sums;
   if (BIAS) { values += bias[m]; }
   for (var j = 0u; j < 4u && n + j < p.N; j++) {
@@ -99,6 +108,8 @@ fn main(
   @builtin(local_invocation_id) l: vec3u,
   @builtin(local_invocation_index) thread: u32,
 ) {
+  let part = group.z;
+  let end = min(p.K, (part + 1u) * p.each);
   let m0 = group.y * TY * 4u;
   let n0 = group.x * TX * QUADS * 4u;
   let across = TX * QUADS;
@@ -125,7 +136,7 @@ fn main(
   var t10 = vec4f(); var t11 = vec4f();
   var t20 = vec4f(); var t21 = vec4f();
   var t30 = vec4f(); var t31 = vec4f();
-  for (var first = 0u; first < p.K; first += STEP) {
+  for (var first = part * p.each; first < end; first += STEP) {
     for (var i = thread; i < STEP * TY; i += TX * TY) {
       let k = first + i % STEP;
       let m = m0 + 4u * (i / STEP);
@@ -136,8 +147,8 @@ fn main(
       columns[k * (across + 1u) + quad] = gather(image, high, wide, n, first + k);
     }
     workgroupBarrier();
-    // Four at a time, which compilers unroll; past K all is 0.
-    for (var start = first; start < min(first + STEP, p.K); start += 4u) {
+    // Four at a time, which compilers unroll; past K all is 0, and parts end where steps do.
+    for (var start = first; start < min(first + STEP, end); start += 4u) {
       for (var i = 0u; i < 4u; i++) {
         let k = start - first + i;
         let a = rows[k * (TY + 1u) + l.y];
@@ -159,14 +170,14 @@ fn main(
   }
   let m = m0 + 4u * l.y;
   let at = n0 + 4u * l.x;
-  put(m, at, t00 + c00);
-  put(m + 1u, at, t10 + c10);
-  put(m + 2u, at, t20 + c20);
-  put(m + 3u, at, t30 + c30);
+  put(part, m, at, t00 + c00);
+  put(part, m + 1u, at, t10 + c10);
+  put(part, m + 2u, at, t20 + c20);
+  put(part, m + 3u, at, t30 + c30);
   if (QUADS > 1u) {
-    put(m, at + 4u * TX, t01 + c01);
-    put(m + 1u, at + 4u * TX, t11 + c11);
-    put(m + 2u, at + 4u * TX, t21 + c21);
-    put(m + 3u, at + 4u * TX, t31 + c31);
+    put(part, m, at + 4u * TX, t01 + c01);
+    put(part, m + 1u, at + 4u * TX, t11 + c11);
+    put(part, m + 2u, at + 4u * TX, t21 + c21);
+    put(part, m + 3u, at + 4u * TX, t31 + c31);
   }
 }

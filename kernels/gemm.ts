@@ -11,7 +11,8 @@ import {
   type TexelProduct,
 } from "./gemm_texel.ts";
 import { transposeInto } from "./transpose.ts";
-import { threadsAcross, tileFor, tileGroups } from "./tiles.ts";
+import { splitSum } from "./split_sum.ts";
+import { cutFor, threadsAcross, tileGroups } from "./tiles.ts";
 
 const PARAMS = [
   "M",
@@ -46,6 +47,8 @@ const TILED_PARAMS = [
   "oa",
   "ob",
   "oc",
+  "parts",
+  "each",
   "alpha:f",
 ];
 const GEMM: Kernel = {
@@ -194,26 +197,43 @@ export function gemm(
   if (
     variant === "tiled" || variant === "auto" && backend.family === "gpu"
   ) {
-    const tile = tileFor(M, N, batch);
+    const { tile, parts, each } = cutFor(M, N, K);
+    const split = parts > 1 && backend.kind !== "cpu";
+    using sums = split ? backend.alloc([batch, parts, M, N]) : undefined;
     const aQuads = !aRow && M % 4 === 0 && four(a) && a.tensor.type === "f32";
     const bQuads = !bRow && N % 4 === 0 && four(b);
+    const [A, B, onRows, onAll, C] = bind;
     backend.dispatch(GEMM_TILED, {
-      bind: [...bind, a.tensor, b.tensor],
-      params,
+      bind: [A, B, onRows, onAll, sums ?? C, A, B],
+      params: { ...params, parts: split ? parts : 1, each },
       constants: {
         ...tile,
         A_HALF,
         A_ROW: Number(aRow),
         B_ROW: Number(bRow),
-        BIAS: Number(bias !== undefined),
-        RESIDUAL: Number(residual !== undefined),
-        ACCUMULATE: Number(accumulate),
+        BIAS: Number(!split && bias !== undefined),
+        RESIDUAL: Number(!split && residual !== undefined),
+        ACCUMULATE: Number(!split && accumulate),
         LONG: Number(K > 64), // short sums need no second set of registers
         A_QUAD: Number(aQuads),
         B_QUAD: Number(bQuads),
+        SPLIT: Number(split),
       },
-      groups: [...tileGroups(tile, M, N), batch],
+      groups: [...tileGroups(tile, M, N), batch * (split ? parts : 1)],
     });
+    if (sums) {
+      const { ldc, sc, oc } = params;
+      splitSum(sums, {
+        c: C,
+        ldc,
+        sc,
+        oc,
+        alpha,
+        bias,
+        residual,
+        accumulate,
+      });
+    }
     return;
   }
   const product = { bind, params };

@@ -5,6 +5,7 @@
 // A workgroup makes 4 TY rows x 4 TX QUADS columns of C. Its threads copy STEP lines of A and B to
 // workgroup memory, in quads (4 rows or columns, one k), then each thread adds up 4 rows and 1 or 2
 // quads of columns. Quads of columns lie TX apart, so that neighbours read neighbouring memory banks.
+// Where K is long and tiles are few, several workgroups share a tile and have `each` of its k.
 override TX: u32 = 16u; // threads along n
 override TY: u32 = 16u; // threads along m
 override QUADS: u32 = 2u; // of columns that a thread holds, 1 or 2
@@ -17,6 +18,7 @@ override BIAS: bool = false;
 override RESIDUAL: bool = false;
 override ACCUMULATE: bool = false;
 override LONG: bool = false; // add up in blocks of k: rounding grows with their number, not with K
+override SPLIT: bool = false; // c takes the sums of parts of k, [batch, parts, M, N]; see split_sum
 const STEP = 16u; // of k that are in workgroup memory at a time
 const BLOCK = 32u; // a multiple of STEP
 override ROWS = STEP * (TY + 1u); // one quad more than is used, against conflicts of memory banks
@@ -26,6 +28,7 @@ struct Params {
   lda: u32, ldb: u32, ldc: u32,
   sa: u32, sb: u32, sc: u32,
   oa: u32, ob: u32, oc: u32,
+  parts: u32, each: u32, // a multiple of BLOCK, or K
   alpha: f32,
 }
 @group(0) @binding(0) var<storage, read> a: array<u32>; // f32 by its bits, or pairs of f16
@@ -76,8 +79,13 @@ fn quadOfB(start: u32, n: u32, k: u32) -> vec4f {
   );
 }
 
-fn put(z: u32, m: u32, n: u32, sums: vec4f) {
+fn put(z: u32, part: u32, m: u32, n: u32, sums: vec4f) {
   if (m >= p.M) { return; }
+  if (SPLIT) {
+    let line = ((z * p.parts + part) * p.M + m) * p.N + n;
+    for (var j = 0u; j < 4u && n + j < p.N; j++) { c[line + j] = sums[j]; }
+    return;
+  }
   let row = p.oc + z * p.sc + m * p.ldc;
   var values = p.alpha * sums;
   if (BIAS) { values += bias[m]; }
@@ -96,7 +104,9 @@ fn main(
   @builtin(local_invocation_id) l: vec3u,
   @builtin(local_invocation_index) thread: u32,
 ) {
-  let z = w.z;
+  let z = w.z / p.parts;
+  let part = w.z % p.parts;
+  let end = min(p.K, (part + 1u) * p.each);
   let m0 = w.y * TY * 4u;
   let n0 = w.x * TX * QUADS * 4u;
   let startA = p.oa + z * p.sa;
@@ -110,7 +120,7 @@ fn main(
   var t10 = vec4f(); var t11 = vec4f();
   var t20 = vec4f(); var t21 = vec4f();
   var t30 = vec4f(); var t31 = vec4f();
-  for (var first = 0u; first < p.K; first += STEP) {
+  for (var first = part * p.each; first < end; first += STEP) {
     // Neighbouring threads take what lies side by side in memory.
     for (var i = thread; i < STEP * TY; i += TX * TY) {
       let k = select(i / TY, i % STEP, A_ROW);
@@ -123,8 +133,8 @@ fn main(
       columns[k * (wide + 1u) + quad] = quadOfB(startB, n0 + 4u * quad, first + k);
     }
     workgroupBarrier();
-    // Four at a time, which compilers unroll; past K all is 0.
-    for (var start = first; start < min(first + STEP, p.K); start += 4u) {
+    // Four at a time, which compilers unroll; past K all is 0, and parts end where steps do.
+    for (var start = first; start < min(first + STEP, end); start += 4u) {
       for (var i = 0u; i < 4u; i++) {
         let k = start - first + i;
         let x = rows[k * (TY + 1u) + l.y];
@@ -146,14 +156,14 @@ fn main(
   }
   let m = m0 + 4u * l.y;
   let n = n0 + 4u * l.x;
-  put(z, m, n, t00 + c00);
-  put(z, m + 1u, n, t10 + c10);
-  put(z, m + 2u, n, t20 + c20);
-  put(z, m + 3u, n, t30 + c30);
+  put(z, part, m, n, t00 + c00);
+  put(z, part, m + 1u, n, t10 + c10);
+  put(z, part, m + 2u, n, t20 + c20);
+  put(z, part, m + 3u, n, t30 + c30);
   if (QUADS > 1u) {
-    put(z, m, n + 4u * TX, t01 + c01);
-    put(z, m + 1u, n + 4u * TX, t11 + c11);
-    put(z, m + 2u, n + 4u * TX, t21 + c21);
-    put(z, m + 3u, n + 4u * TX, t31 + c31);
+    put(z, part, m, n + 4u * TX, t01 + c01);
+    put(z, part, m + 1u, n + 4u * TX, t11 + c11);
+    put(z, part, m + 2u, n + 4u * TX, t21 + c21);
+    put(z, part, m + 3u, n + 4u * TX, t31 + c31);
   }
 }

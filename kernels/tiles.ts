@@ -18,17 +18,52 @@ const TILES: readonly Tile[] = [
 ];
 /** For a few columns, such as one vector per picture: 128 x 8. */
 const NARROW: Tile = { TX: 2, TY: 32, QUADS: 1 };
-/** Workgroups that keep a large GPU busy; with fewer, smaller tiles are taken. An estimate. */
+/** Workgroups that keep a large GPU busy; with fewer, tiles are smaller and sums are cut. */
 const ENOUGH = 128;
+/** Workgroups that cutting sums is to give. Seen on an H200, whose 132 multiprocessors take several each. */
+const WANTED = 320;
+/** Of k that a part has at least: adding up parts costs time, too. */
+const LEAST_PART = 256;
+const MOST_PARTS = 16;
+/** Parts start at multiples of it: the kernels' `BLOCK`. */
+const BLOCK = 32;
 
-/** The largest tile of which not half is idle and that gives enough workgroups, else the smallest. */
-export function tileFor(M: number, N: number, batch: number): Tile {
-  if (N <= 8) return NARROW;
-  return TILES.find((tile) => {
+/** How a product is shared among workgroups. */
+export interface Cut {
+  /** Of the result. */
+  readonly tile: Tile;
+  /** Workgroups that share the sum of a tile. */
+  readonly parts: number;
+  /** Of k in each part but the last, which may have less. */
+  readonly each: number;
+}
+
+/**
+ * The largest tile of which not half is idle and that gives enough workgroups, with sums cut along k where
+ * they do not; else the smallest. Cut sums are added up in another order, so sizes are those of one element
+ * of a batch: what comes out for it must not depend on the others.
+ */
+export function cutFor(M: number, N: number, K: number): Cut {
+  if (N <= 8) return cut(NARROW, M, N, K);
+  const fitting = TILES.filter((tile) =>
+    columns(tile) < 2 * N && rows(tile) < 2 * M
+  );
+  const cuts = fitting.map((tile) =>
+    tile === TILES[0] ? { tile, parts: 1, each: K } : cut(tile, M, N, K)
+  );
+  return cuts.find(({ tile, parts }) => {
     const [x, y] = tileGroups(tile, M, N);
-    return columns(tile) < 2 * N && rows(tile) < 2 * M &&
-      x * y * batch >= ENOUGH;
-  }) ?? TILES.at(-1)!;
+    return x * y * parts >= ENOUGH;
+  }) ?? cut(TILES.at(-1)!, M, N, K);
+}
+
+function cut(tile: Tile, M: number, N: number, K: number): Cut {
+  const [x, y] = tileGroups(tile, M, N);
+  const wanted = x * y >= ENOUGH ? 1 : Math.floor(WANTED / (x * y));
+  const most = Math.min(wanted, MOST_PARTS, Math.floor(K / LEAST_PART));
+  if (most < 2) return { tile, parts: 1, each: K };
+  const each = Math.ceil(K / most / BLOCK) * BLOCK;
+  return { tile, parts: Math.ceil(K / each), each };
 }
 
 /** Workgroups along columns and rows. */

@@ -187,6 +187,19 @@ test("conv3x3() adds bias, shift and residual", async () => {
   await checkConv3x3({ ...base, bias: true, shift: "shared", residual: true });
 });
 
+test("conv3x3() matches a direct convolution where the sum is cut", async () => {
+  const base = { bias: true, shift: "batch", residual: true } as const;
+  const numeric = false; // sums of 540 and 630 terms
+  await checkConv3x3({ ...base, numeric, x: [2, 60, 5, 7], out: 70 });
+  await checkConv3x3({
+    ...base,
+    numeric,
+    x: [2, 60, 6, 6],
+    out: 70,
+    raw: "f16",
+  });
+});
+
 test("conv3x3() sends a gradient only where one is wanted", async () => {
   for (const wrt of [[2], [3], [2, 3]]) { // not x, so the weight may go
     await checkOp(`conv3x3 gradients of ${wrt}`, {

@@ -2,7 +2,7 @@ import { strict as assert } from "node:assert";
 import { test } from "node:test";
 import { gemm, type GemmOptions } from "../../kernels/gemm.ts";
 import { Plan } from "../../kernels/plan.ts";
-import { tileFor } from "../../kernels/tiles.ts";
+import { cutFor } from "../../kernels/tiles.ts";
 import { KERNELS, testBackend } from "../backend.ts";
 import { sumBound } from "../compare.ts";
 import { checkOp, halfInput, type Input, input } from "./check_op.ts";
@@ -164,8 +164,35 @@ if (KERNELS === "gpu") {
       [[1280, 1, 321], { TX: 2, TY: 32, QUADS: 1 }],
     ] as const;
     for (const [size, tile] of sizes) {
-      assert.deepEqual(tileFor(size[0], size[1], 1), tile);
+      const cut = cutFor(...size);
+      assert.deepEqual(cut, { tile, parts: 1, each: size[2] });
       await checkGemm({ size });
+    }
+  });
+
+  test("gemm() cuts long sums along k where tiles are few", async () => {
+    const bias = true, residual = true, accumulate = true;
+    const cases: readonly [Case, parts: number, each: number][] = [
+      [{ size: [509, 126, 2050], half: true }, 8, 288], // the last part is short
+      [{ size: [36, 64, 1024], a: "column", b: "column" }, 4, 256],
+      [{ size: [35, 33, 513], pad: 3, batch: 2, bias, alpha: 2.5 }, 2, 288],
+      [{ size: [130, 1, 512], pad: 4, batch: 3, residual, accumulate }, 2, 256],
+      [{ size: [33, 40, 511] }, 1, 511], // too short
+    ];
+    for (const [c, parts, each] of cases) {
+      const cut = cutFor(...c.size);
+      assert.deepEqual([cut.parts, cut.each], [parts, each]);
+      await checkGemm(c);
+    }
+  });
+
+  test("cutFor() leaves nothing of k out", () => {
+    for (let K = 1; K < 12_000; K = Math.ceil(K * 1.1)) {
+      for (const [M, N] of [[1280, 64], [1280, 256], [320, 4096], [4, 4]]) {
+        const { parts, each } = cutFor(M!, N!, K);
+        assert.ok(parts * each >= K && (parts - 1) * each < K);
+        assert.ok(parts === 1 || each % 32 === 0 && each >= 256);
+      }
     }
   });
 }
