@@ -61,6 +61,8 @@ const STAGED: Readonly<Record<string, StageKey>> = {
 };
 const UNIFORM_STEP = 256; // minUniformBufferOffsetAlignment's default
 const UNIFORM_SLOTS = 2048;
+/** Runs that are submitted together: a GPU computes while the next ones are recorded; a processor has to do both. */
+const SUBMITTED = { software: UNIFORM_SLOTS, gpu: 128 } as const;
 const WRITTEN_BYTES = 32 * 2 ** 20; // staged by the runtime until something is submitted
 
 /** Runs the WGSL of the kernels. */
@@ -378,7 +380,7 @@ export class WebGpu implements Backend {
       );
     }
     const pipeline = this.#pipeline(kernel, constants);
-    if (this.#slot === UNIFORM_SLOTS) this.flush();
+    if (this.#slot === SUBMITTED[this.family]) this.flush();
     const offset = UNIFORM_STEP * this.#slot++;
     kernel.params.forEach((field, i) => {
       const float = field.endsWith(":f");
@@ -462,10 +464,11 @@ export class WebGpu implements Backend {
         }
       });
       this.#device.queue.submit([encoder.finish()]);
-      await staging.mapAsync(GPUMapMode.READ).catch((cause) =>
-        // A device that is gone, though not every runtime says so itself.
-        this.#lose(`mapping failed: ${cause}`)
-      );
+      await staging.mapAsync(GPUMapMode.READ).catch(async (cause) => {
+        await new Promise((resolve) => setTimeout(resolve)); // the event with the reason comes later
+        // Without one the device is gone, though not every runtime says so itself.
+        if (!this.#error) this.#lose(`mapping failed: ${cause}`);
+      });
       // Pending scopes first: they say why, a lost device only that.
       await Promise.all(this.#checks.splice(0));
       const error = this.#compileError ?? this.#error;
