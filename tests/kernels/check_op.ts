@@ -212,7 +212,11 @@ export async function checkBatch(
     const item = (all: Floats) =>
       all.slice(i * all.length / batch, (i + 1) * all.length / batch);
     const alone = await run(item(x.data), 1, item(whole[2]!));
-    assert.deepEqual(alone, whole.map(item), `item ${i}`);
+    ["values", "gradient"].forEach((name, k) => {
+      const beside = item(whole[k]!);
+      const at = alone[k]!.findIndex((v, j) => v !== beside[j]);
+      assert.equal(at, -1, `first ${name} of item ${i} that differs`);
+    });
   }
 }
 

@@ -25,6 +25,8 @@ const CASES: readonly Case[] = [
   { shape: [2, 2, 65], groups: 2 },
   { shape: [1, 4, 31], groups: 2, mean: 10 },
   { shape: [1, 4, 256], groups: 2, mean: -300, numeric: false },
+  // What the first mean leaves out is more than the deviation.
+  { shape: [1, 1, 9], groups: 1, mean: 1024, numeric: false },
   { shape: [2, 320, 16, 16], groups: 32, numeric: false },
   { shape: [2, 4, 1031], groups: 2, numeric: false }, // 8 x 256 threads, and 14 more
   // On GPUs cut into parts: two, an end, and borders of channels inside; the most parts.
