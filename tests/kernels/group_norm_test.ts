@@ -28,6 +28,7 @@ const CASES: readonly Case[] = [
   // What the first mean leaves out is more than the deviation.
   { shape: [1, 1, 9], groups: 1, mean: 1024, numeric: false },
   { shape: [2, 320, 16, 16], groups: 32, numeric: false },
+  { shape: [1, 2, 257], groups: 1, numeric: false }, // a thread more than 256
   { shape: [2, 4, 1031], groups: 2, numeric: false }, // 8 x 256 threads, and 14 more
   // On GPUs cut into parts: two, an end, and borders of channels inside; the most parts.
   { shape: [2, 3, 11003], groups: 1, numeric: false },

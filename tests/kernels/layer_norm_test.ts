@@ -20,7 +20,7 @@ const CASES = [
   [0, 1, 768, 77],
   [0, 2, 320, 8, 8],
   // On GPUs: 32 lanes of 4, and columns of both items in one workgroup; 16 lanes; 8 lanes.
-  [0, 2, 133, 11],
+  [100, 2, 133, 11],
   [3, 1, 70, 4099],
   [0, 2, 37, 8195],
 ] as const;
