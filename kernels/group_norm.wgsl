@@ -15,6 +15,8 @@ struct Params { planes: u32, count: u32, cells: u32, groups: u32 } // count = ce
 @group(0) @binding(6) var<storage, read_write> out: array<f32>;
 @group(0) @binding(7) var<uniform> p: Params;
 
+fn sigmoid(v: vec4f) -> vec4f { return 1.0 / (1.0 + exp(-clamp(v, vec4f(-80.0), vec4f(80.0)))); }
+
 @compute @workgroup_size(WG)
 fn main(
   @builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) t: u32,
@@ -36,18 +38,24 @@ fn main(
   let start = plane * p.cells;
   let run = (w.z * grid.x + w.x) * RUN;
   let end = start + min(p.cells, run + RUN);
-  for (var i = start + run + t; i < end; i += WG) {
-    let xhat = (x[i] - mean) * rstd;
-    let pre = xhat * scale + shift;
-    let s = 1.0 / (1.0 + exp(-clamp(pre, -80.0, 80.0)));
+  // Four at a time: their loads do not wait for each other.
+  for (var i = start + run + t; i < end; i += 4u * WG) {
+    let at = min(i + vec4u(0u, WG, 2u * WG, 3u * WG), vec4u(end - 1u));
+    let xhat = (vec4f(x[at.x], x[at.y], x[at.z], x[at.w]) - mean) * rstd;
+    var y = xhat * scale + shift;
     if (GRAD) {
-      var q = g[i] * scale;
-      if (SILU) { q *= s * (1.0 + pre * (1.0 - s)); }
-      out[i] = rstd * (q - (first + xhat * second));
+      var q = vec4f(g[at.x], g[at.y], g[at.z], g[at.w]) * scale;
+      if (SILU) {
+        let s = sigmoid(y);
+        q *= s * (1.0 + y * (1.0 - s));
+      }
+      y = rstd * (q - (first + xhat * second));
     } else if (SILU) {
-      out[i] = pre * s;
-    } else {
-      out[i] = pre;
+      y *= sigmoid(y);
     }
+    out[at.x] = y.x;
+    if (i + WG < end) { out[at.y] = y.y; }
+    if (i + 2u * WG < end) { out[at.z] = y.z; }
+    if (i + 3u * WG < end) { out[at.w] = y.w; }
   }
 }

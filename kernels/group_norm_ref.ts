@@ -1,11 +1,14 @@
 /** Float64 definitions of group normalisation, its statistics and its vjp. */
 import type { Params } from "./backend.ts";
 
-/** Statistics per (batch, group); bindings x, weight, bias, g, forward, stats. */
+/**
+ * Statistics per (batch, group), or with PARTS per `part` numbers of one; bindings x, weight, bias, g,
+ * forward, stats.
+ */
 export function groupNormStatsRef(
   bind: readonly Float64Array[],
   p: Params,
-  { GRAD = 0, SILU = 0 }: Params,
+  { GRAD = 0, SILU = 0, PARTS = 0 }: Params,
 ): void {
   const [x, weight, bias, g, forward, stats] = bind as Float64Array[] as [
     Float64Array,
@@ -15,13 +18,16 @@ export function groupNormStatsRef(
     Float64Array,
     Float64Array,
   ];
-  const { count = 1, cells = 1, groups = 1, eps = 0, blocks = 0 } = p;
-  for (let block = 0; block < blocks; block++) {
+  const { count = 1, cells = 1, groups = 1, part = 1, parts = 1, eps = 0 } = p;
+  for (let slot = 0; slot < p.blocks! * parts; slot++) {
+    const block = Math.floor(slot / parts);
+    const from = slot % parts * part;
+    const to = Math.min(count, from + part);
     const start = block * count;
     let first = 0, second = 0;
     if (GRAD) {
       const channel = block % groups * (count / cells);
-      for (let i = 0; i < count; i++) {
+      for (let i = from; i < to; i++) {
         const c = channel + Math.floor(i / cells);
         const xhat = (x[start + i]! - forward[2 * block]!) *
           forward[2 * block + 1]!;
@@ -31,13 +37,37 @@ export function groupNormStatsRef(
         second += q * xhat;
       }
     } else {
-      for (let i = 0; i < count; i++) first += x[start + i]!;
-      first /= count;
-      for (let i = 0; i < count; i++) second += (x[start + i]! - first) ** 2;
-      second = 1 / Math.sqrt(second / count + eps);
+      for (let i = from; i < to; i++) first += x[start + i]!;
+      first /= to - from;
+      for (let i = from; i < to; i++) second += (x[start + i]! - first) ** 2;
+      if (!PARTS) second = 1 / Math.sqrt(second / count + eps);
+    }
+    stats[2 * slot] = first;
+    stats[2 * slot + 1] = second;
+  }
+}
+
+/** Statistics per (batch, group) from those of the parts; bindings found, stats. */
+export function groupNormMergeRef(
+  bind: readonly Float64Array[],
+  p: Params,
+  { GRAD = 0 }: Params,
+): void {
+  const [found, stats] = bind as [Float64Array, Float64Array];
+  const { blocks = 0, count = 1, part = 1, parts = 1, eps = 0 } = p;
+  for (let block = 0; block < blocks; block++) {
+    const at = (k: number) => 2 * (block * parts + k);
+    const size = (k: number) => Math.min(part, count - k * part);
+    let first = 0, second = 0;
+    for (let k = 0; k < parts; k++) {
+      first += GRAD ? found[at(k)]! : size(k) * found[at(k)]! / count;
+    }
+    for (let k = 0; k < parts; k++) {
+      second += found[at(k) + 1]!;
+      if (!GRAD) second += size(k) * (found[at(k)]! - first) ** 2;
     }
     stats[2 * block] = first;
-    stats[2 * block + 1] = second;
+    stats[2 * block + 1] = GRAD ? second : 1 / Math.sqrt(second / count + eps);
   }
 }
 

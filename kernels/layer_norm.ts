@@ -1,9 +1,10 @@
 /** Layer normalisation over channels. */
 import wgsl from "./layer_norm.wgsl" with { type: "text" };
 import {
+  type Backend,
   channelMajor,
-  elementGroups,
   expectSize,
+  foldGroups,
   type Kernel,
   record,
   type Tensor,
@@ -17,6 +18,20 @@ const KERNEL: Kernel = {
   params: ["columns", "channels", "cells", "eps:f"],
   ref: layerNormRef,
 };
+
+/** Workgroups that keep a large GPU busy; with fewer, they get fewer columns. An estimate. */
+const ENOUGH = 256;
+
+/**
+ * How 256 threads, what every device allows, share the columns: 8 neighbouring numbers are what GPUs
+ * read at once. The batch has no say, as the order of a sum depends on the lanes. Processors get a
+ * thread per column, without barriers.
+ */
+function tile({ family }: Backend, cells: number) {
+  if (family === "software") return { COLUMNS: 64, LANES: 1 };
+  const COLUMNS = [32, 16].find((n) => cells >= n * ENOUGH) ?? 8;
+  return { COLUMNS, LANES: 256 / COLUMNS };
+}
 
 /**
  * `(x - mean) / sqrt(variance + eps) weight + bias` over the channels of each token.
@@ -37,13 +52,14 @@ export function layerNorm(
   expectSize(weight, channels, "layer_norm");
   expectSize(bias, channels, "layer_norm");
   const params = { columns: batch * cells, channels, cells, eps };
+  const { COLUMNS, LANES } = tile(x.backend, cells);
   const run = (g: Tensor, GRAD: number): Tensor => {
     const out = x.backend.alloc(x.shape);
     x.backend.dispatch(KERNEL, {
       bind: [x, weight, bias, g, out],
       params,
-      constants: { GRAD },
-      groups: elementGroups(params.columns),
+      constants: { COLUMNS, LANES, GRAD },
+      groups: foldGroups(Math.ceil(params.columns / COLUMNS)),
     });
     return out;
   };

@@ -179,6 +179,47 @@ export async function runOp(backend: Backend, op: Op): Promise<Result> {
   return { values, grads };
 }
 
+/**
+ * Checks that every item of a batch has the values and gradients, to the bit, that it has alone: a
+ * picture must not depend on what is made beside it.
+ *
+ * @param inputs What is run on; the first has the batch.
+ * @param forward The op, one output of the same batch.
+ */
+export async function checkBatch(
+  [x, ...others]: readonly [Input, ...Input[]],
+  forward: (...inputs: Tensor[]) => Tensor,
+): Promise<void> {
+  const backend = await testBackend();
+  const run = async (
+    data: Floats,
+    batch: number,
+    seed?: Floats,
+  ): Promise<Floats[]> => {
+    const inputs = [{ data, shape: [batch, ...x.shape.slice(1)] }, ...others]
+      .map((x) => upload(backend, x));
+    using tape = new Tape(backend, [inputs[0]!]);
+    const y = tape.run(() => forward(...inputs));
+    const given = backend.upload(seed ?? rand(1000, y.size), y.shape);
+    const [grad] = tape.backward([[y, given]]);
+    const found = await backend.read([y, grad!, given]);
+    for (const x of [...inputs, y, grad!, given]) x.dispose();
+    return found;
+  };
+  const batch = x.shape[0]!;
+  const whole = await run(x.data, batch);
+  for (let i = 0; i < batch; i++) {
+    const item = (all: Floats) =>
+      all.slice(i * all.length / batch, (i + 1) * all.length / batch);
+    const alone = await run(item(x.data), 1, item(whole[2]!));
+    ["values", "gradient"].forEach((name, k) => {
+      const beside = item(whole[k]!);
+      const at = alone[k]!.findIndex((v, j) => v !== beside[j]);
+      assert.equal(at, -1, `first ${name} of item ${i} that differs`);
+    });
+  }
+}
+
 function release({ held }: Op): void {
   for (const x of held?.splice(0) ?? []) x.dispose();
 }

@@ -4,7 +4,7 @@ import { groupNorm } from "../../kernels/group_norm.ts";
 import { sizeOf } from "../../kernels/backend.ts";
 import { testBackend } from "../backend.ts";
 import { U } from "../compare.ts";
-import { checkOp, input } from "./check_op.ts";
+import { checkBatch, checkOp, input } from "./check_op.ts";
 import { moments, sigmoid } from "./formulas.ts";
 
 interface Case {
@@ -25,7 +25,14 @@ const CASES: readonly Case[] = [
   { shape: [2, 2, 65], groups: 2 },
   { shape: [1, 4, 31], groups: 2, mean: 10 },
   { shape: [1, 4, 256], groups: 2, mean: -300, numeric: false },
+  // What the first mean leaves out is more than the deviation.
+  { shape: [1, 1, 9], groups: 1, mean: 1024, numeric: false },
   { shape: [2, 320, 16, 16], groups: 32, numeric: false },
+  { shape: [1, 2, 257], groups: 1, numeric: false }, // a thread more than 256
+  { shape: [2, 4, 1031], groups: 2, numeric: false }, // 8 x 256 threads, and 14 more
+  // On GPUs cut into parts: two, an end, and borders of channels inside; the most parts.
+  { shape: [2, 3, 11003], groups: 1, numeric: false },
+  { shape: [1, 2, 530_000], groups: 1, mean: 3, numeric: false },
 ];
 
 for (const silu of [false, true]) {
@@ -78,6 +85,19 @@ async function checkGroupNorm(c: Case, silu: boolean): Promise<void> {
     },
   });
 }
+
+test("groupNorm() gives an item the same bits alone and in a batch", async () => {
+  for (const shape of [[2, 4, 1031], [2, 2, 20_000]]) {
+    const channels = [shape[1]!];
+    for (const groups of [1, 2]) {
+      await checkBatch(
+        [input(1, shape), input(2, channels), input(3, channels)],
+        (x, weight, bias) =>
+          groupNorm(x, weight, bias, { groups, eps: 1e-5, silu: true }),
+      );
+    }
+  }
+});
 
 test("groupNorm() refuses what does not fit", async () => {
   const backend = await testBackend();
