@@ -17,6 +17,24 @@ struct Params { planes: u32, count: u32, cells: u32, groups: u32 } // count = ce
 
 fn sigmoid(v: vec4f) -> vec4f { return 1.0 / (1.0 + exp(-clamp(v, vec4f(-80.0), vec4f(80.0)))); }
 
+// What belongs to a plane.
+struct Plane { mean: f32, rstd: f32, scale: f32, shift: f32, first: f32, second: f32 }
+
+fn four(x: vec4f, g: vec4f, n: Plane) -> vec4f {
+  let xhat = (x - n.mean) * n.rstd;
+  let pre = xhat * n.scale + n.shift;
+  if (GRAD) {
+    var q = g * n.scale;
+    if (SILU) {
+      let s = sigmoid(pre);
+      q *= s * (1.0 + pre * (1.0 - s));
+    }
+    return n.rstd * (q - (n.first + xhat * n.second));
+  }
+  if (SILU) { return pre * sigmoid(pre); }
+  return pre;
+}
+
 @compute @workgroup_size(WG)
 fn main(
   @builtin(workgroup_id) w: vec3u, @builtin(num_workgroups) grid: vec3u, @builtin(local_invocation_index) t: u32,
@@ -25,37 +43,28 @@ fn main(
   let each = p.count / p.cells; // channels of a group
   let group = plane / each;
   let c = plane % (each * p.groups);
-  let mean = forward[2u * group];
-  let rstd = forward[2u * group + 1u];
-  let scale = weight[c];
-  let shift = bias[c];
-  var first = 0.0;
-  var second = 0.0;
+  var n = Plane(forward[2u * group], forward[2u * group + 1u], weight[c], bias[c], 0.0, 0.0);
   if (GRAD) {
-    first = sums[2u * group] / f32(p.count);
-    second = sums[2u * group + 1u] / f32(p.count);
+    n.first = sums[2u * group] / f32(p.count);
+    n.second = sums[2u * group + 1u] / f32(p.count);
   }
   let start = plane * p.cells;
   let run = (w.z * grid.x + w.x) * RUN;
   let end = start + min(p.cells, run + RUN);
+  var i = start + run + t;
   // Four at a time: their loads do not wait for each other.
-  for (var i = start + run + t; i < end; i += 4u * WG) {
-    let at = min(i + vec4u(0u, WG, 2u * WG, 3u * WG), vec4u(end - 1u));
-    let xhat = (vec4f(x[at.x], x[at.y], x[at.z], x[at.w]) - mean) * rstd;
-    var y = xhat * scale + shift;
-    if (GRAD) {
-      var q = vec4f(g[at.x], g[at.y], g[at.z], g[at.w]) * scale;
-      if (SILU) {
-        let s = sigmoid(y);
-        q *= s * (1.0 + y * (1.0 - s));
-      }
-      y = rstd * (q - (first + xhat * second));
-    } else if (SILU) {
-      y *= sigmoid(y);
-    }
-    out[at.x] = y.x;
-    if (i + WG < end) { out[at.y] = y.y; }
-    if (i + 2u * WG < end) { out[at.z] = y.z; }
-    if (i + 3u * WG < end) { out[at.w] = y.w; }
+  for (; i + 3u * WG < end; i += 4u * WG) {
+    var slope = vec4f();
+    if (GRAD) { slope = vec4f(g[i], g[i + WG], g[i + 2u * WG], g[i + 3u * WG]); }
+    let y = four(vec4f(x[i], x[i + WG], x[i + 2u * WG], x[i + 3u * WG]), slope, n);
+    out[i] = y.x;
+    out[i + WG] = y.y;
+    out[i + 2u * WG] = y.z;
+    out[i + 3u * WG] = y.w;
+  }
+  for (; i < end; i += WG) {
+    var slope = 0.0;
+    if (GRAD) { slope = g[i]; }
+    out[i] = four(vec4f(x[i]), vec4f(slope), n).x;
   }
 }
