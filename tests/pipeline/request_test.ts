@@ -138,6 +138,8 @@ test("a method starts from its code's values, the model's own over them, and the
     method: "csg",
     ...CSG_DEFAULTS,
     scale: 0.1,
+    steps: 10,
+    redistributeSteps: 10,
     iterations: 2,
   });
   assert.deepEqual(
