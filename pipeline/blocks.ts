@@ -9,6 +9,7 @@ import { linear } from "../kernels/linear.ts";
 import { recompute } from "../kernels/recompute.ts";
 import { upsampleNearest } from "../kernels/upsample.ts";
 import type { Affine, Layer, Parameters } from "./parameters.ts";
+import type { TimeLayers } from "./time_layers.ts";
 
 /** Asks for and receives attention probabilities while a network runs. */
 export interface ProbeHooks {
@@ -43,8 +44,8 @@ export interface Resnet {
   readonly norm1: Affine;
   /** First convolution. */
   readonly conv1: Layer;
-  /** Of the time embedding. */
-  readonly time: Layer | undefined;
+  /** Which of the shifts by the time embedding is its first channel's. */
+  readonly firstShift: number | undefined;
   /** Second GroupNorm. */
   readonly norm2: Affine;
   /** Second convolution. */
@@ -59,8 +60,8 @@ export interface ResnetSize {
   readonly from: number;
   /** Channels out. */
   readonly to: number;
-  /** Channels of the time embedding; 0 for none, as in the VAE. */
-  readonly time: number;
+  /** Where its layer of the time embedding goes; none in the VAE. */
+  readonly time?: TimeLayers | undefined;
   /** GroupNorm groups. */
   readonly groups: number;
   /** GroupNorm eps: 1e-5 in the UNet, 1e-6 in the VAE. */
@@ -78,7 +79,7 @@ export function resnetParameters(
     eps,
     norm1: p.affine(`${name}norm1`, from),
     conv1: p.conv3x3(`${name}conv1`, to, from),
-    time: time ? p.linear(`${name}time_emb_proj`, to, time) : undefined,
+    firstShift: time?.add(`${name}time_emb_proj`, to),
     norm2: p.affine(`${name}norm2`, to),
     conv2: p.conv3x3(`${name}conv2`, to, to),
     shortcut: from === to
@@ -91,20 +92,21 @@ export function resnetParameters(
  * Runs a resnet.
  *
  * @param x `[batch, from, height, width]`.
- * @param time SiLU of the time embedding, `[batch or 1, time, 1]`.
+ * @param shifts What the time embedding adds to the channels of all resnets, of `timeShifts`.
  * @returns `[batch, to, height, width]`.
  */
-export function resnet(r: Resnet, x: Tensor, time?: Tensor): Tensor {
+export function resnet(r: Resnet, x: Tensor, shifts?: Tensor): Tensor {
   const { groups, eps } = r;
   using first = groupNorm(x, r.norm1.weight, r.norm1.bias, {
     groups,
     eps,
     silu: true,
   });
-  using shift = r.time && time
-    ? linear(time, r.time.weight, { bias: r.time.bias })
-    : undefined;
-  using hidden = conv3x3(first, r.conv1.weight, { bias: r.conv1.bias, shift });
+  using hidden = conv3x3(first, r.conv1.weight, {
+    bias: r.conv1.bias,
+    shift: shifts,
+    shiftFirst: r.firstShift,
+  });
   using second = groupNorm(hidden, r.norm2.weight, r.norm2.bias, {
     groups,
     eps,
