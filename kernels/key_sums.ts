@@ -1,6 +1,7 @@
 /** Gradients of attention on keys and values: sums over the queries, chunk by chunk. */
 import type { Tensor } from "./backend.ts";
 import { gemm } from "./gemm.ts";
+import { headMatrix, type Heads } from "./heads.ts";
 import { transposeInto } from "./transpose.ts";
 
 /** Sums over the queries, chunk by chunk: `grad[z, d, j] = sum_n x[z, d, n] m[z, j, n]`. */
@@ -11,42 +12,42 @@ export interface KeySums extends Disposable {
   finish?(): void;
 }
 
+/** Sizes of the sums. */
+export interface KeySumSizes {
+  /** Heads of the whole batch. */
+  readonly z: number;
+  /** Dimensions of each. */
+  readonly width: number;
+  /** Queries of each. */
+  readonly queries: number;
+  /** Keys of each. */
+  readonly keys: number;
+  /** Queries added at once. */
+  readonly chunk: number;
+  /** Multiplications of one batch element. */
+  readonly work: number;
+}
+
 /**
  * How sums over the queries are made.
  *
- * @param x `[z width, queries]`.
- * @param grad `[z width, keys]`.
- * @param sizes.chunk Queries added at once.
- * @param sizes.work Multiplications of one batch element.
+ * @param x Lines of queries.
+ * @param grad Lines of keys.
  */
-export function keySums(
-  x: Tensor,
-  grad: Tensor,
-  { z, width, chunk, work }: {
-    readonly z: number;
-    readonly width: number;
-    readonly chunk: number;
-    readonly work: number;
-  },
-): KeySums {
-  const queries = x.size / z / width, keys = grad.size / z / width;
+export function keySums(x: Heads, grad: Heads, sizes: KeySumSizes): KeySums {
+  const { z, width, queries, keys, chunk, work } = sizes;
   // gemm_texel reads matrices along either axis.
   const inFours = [queries, keys, chunk].every((n) => n % 4 === 0);
   if (!(inFours && keys >= 32 && width >= 16)) {
-    return new TransposedSums(x, grad, z, width, work);
+    return new TransposedSums(x, grad, sizes);
   }
   return {
     add: (m, first, columns, alpha) =>
       gemm(
         [width, keys, columns],
-        {
-          tensor: x,
-          stride: queries,
-          batchStride: width * queries,
-          offset: first,
-        },
+        headMatrix(x, queries, first),
         { tensor: m, stride: columns, batchStride: keys * columns },
-        { tensor: grad, stride: keys, batchStride: width * keys },
+        headMatrix(grad, keys),
         { batch: z, b: "column", alpha, accumulate: first > 0, work },
       ),
     [Symbol.dispose]() {},
@@ -60,39 +61,31 @@ export function keySums(
 class TransposedSums implements KeySums {
   readonly #x: Tensor; // [z, queries, width]
   readonly #sums: Tensor; // [z, keys, width]
-  readonly #grad: Tensor;
-  readonly #z: number;
-  readonly #width: number;
-  readonly #work: number;
+  readonly #grad: Heads;
+  readonly #sizes: KeySumSizes;
 
   /**
    * Starts with nothing.
    *
-   * @param x `[z width, queries]`.
-   * @param grad `[z width, keys]`, written by `finish`.
+   * @param grad Written by `finish`.
    */
-  constructor(
-    x: Tensor,
-    grad: Tensor,
-    z: number,
-    width: number,
-    work: number,
-  ) {
-    this.#work = work;
-    const { backend } = x;
-    this.#x = backend.alloc([z, x.size / z / width, width]);
-    this.#sums = backend.alloc([z, grad.size / z / width, width]);
+  constructor(x: Heads, grad: Heads, sizes: KeySumSizes) {
+    const { z, width, queries, keys } = sizes;
+    const { backend } = x.tensor;
+    this.#x = backend.alloc([z, queries, width]);
+    this.#sums = backend.alloc([z, keys, width]);
     this.#grad = grad;
-    this.#z = z;
-    this.#width = width;
-    transposeInto(x, this.#x, z, width);
+    this.#sizes = sizes;
+    transposeInto(
+      headMatrix(x, queries),
+      { tensor: this.#x, batchStride: queries * width },
+      [z, width, queries],
+    );
   }
 
   /** See `KeySums`. */
   add(m: Tensor, first: number, columns: number, alpha: number): void {
-    const [z, width] = [this.#z, this.#width];
-    const [, queries = 0] = this.#x.shape;
-    const [, keys = 0] = this.#sums.shape;
+    const { z, width, queries, keys, work } = this.#sizes;
     gemm(
       [keys, width, columns],
       { tensor: m, stride: columns, batchStride: keys * columns },
@@ -103,14 +96,18 @@ class TransposedSums implements KeySums {
         offset: first * width,
       },
       { tensor: this.#sums, stride: width, batchStride: keys * width },
-      { batch: z, alpha, accumulate: first > 0, work: this.#work },
+      { batch: z, alpha, accumulate: first > 0, work },
     );
   }
 
   /** Writes the gradient. */
   finish(): void {
-    const [, keys = 0] = this.#sums.shape;
-    transposeInto(this.#sums, this.#grad, this.#z, keys);
+    const { z, width, keys } = this.#sizes;
+    transposeInto(
+      { tensor: this.#sums, batchStride: keys * width },
+      headMatrix(this.#grad, keys),
+      [z, keys, width],
+    );
   }
 
   /** Frees the transposed copies. */
