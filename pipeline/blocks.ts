@@ -1,5 +1,10 @@
 /** The building blocks of UNet and VAE: resnets, transformers, down- and upsampling. */
-import { attention } from "../kernels/attention.ts";
+import {
+  type Attended,
+  attention,
+  type AttentionOptions,
+  selfAttention,
+} from "../kernels/attention.ts";
 import type { Tensor } from "../kernels/backend.ts";
 import { conv, conv3x3 } from "../kernels/conv.ts";
 import { geglu } from "../kernels/geglu.ts";
@@ -130,6 +135,14 @@ export interface Attention {
   readonly out: Layer;
 }
 
+/** Projections of one self-attention layer. */
+export interface SelfAttention {
+  /** Queries, keys and values of the first head, of the second one, and so on. */
+  readonly qkv: Layer;
+  /** Result. */
+  readonly out: Layer;
+}
+
 /** LayerNorm, self-attention, LayerNorm, cross-attention, LayerNorm, GEGLU feed-forward, each plus its input. */
 export interface TransformerBlock {
   /** Attention heads. */
@@ -137,7 +150,7 @@ export interface TransformerBlock {
   /** Before self-attention. */
   readonly norm1: Affine;
   /** Self-attention. */
-  readonly self: Attention;
+  readonly self: SelfAttention;
   /** Before cross-attention. */
   readonly norm2: Affine;
   /** Attention to the text. */
@@ -164,16 +177,30 @@ export interface TransformerSize {
   readonly depth: number;
 }
 
-function attentionParameters(
+function selfAttentionParameters(
   p: Parameters,
   name: string,
-  channels: number,
-  keys: number,
+  { channels, heads }: TransformerSize,
+): SelfAttention {
+  const layers = ["to_q", "to_k", "to_v"].map((part) => ({
+    name: `${name}.${part}`,
+    out: channels,
+  }));
+  return {
+    qkv: p.stacked(layers, channels, { turns: heads, bias: false }),
+    out: p.linear(`${name}.to_out.0`, channels, channels),
+  };
+}
+
+function crossAttentionParameters(
+  p: Parameters,
+  name: string,
+  { channels, text }: TransformerSize,
 ): Attention {
   return {
     q: p.linear(`${name}.to_q`, channels, channels, false),
-    k: p.linear(`${name}.to_k`, channels, keys, false),
-    v: p.linear(`${name}.to_v`, channels, keys, false),
+    k: p.linear(`${name}.to_k`, channels, text, false),
+    v: p.linear(`${name}.to_v`, channels, text, false),
     out: p.linear(`${name}.to_out.0`, channels, channels),
   };
 }
@@ -184,13 +211,13 @@ export function transformerBlockParameters(
   name: string,
   size: TransformerSize,
 ): TransformerBlock {
-  const { channels, heads, text } = size;
+  const { channels, heads } = size;
   return {
     heads,
     norm1: p.affine(`${name}norm1`, channels),
-    self: attentionParameters(p, `${name}attn1`, channels, channels),
+    self: selfAttentionParameters(p, `${name}attn1`, size),
     norm2: p.affine(`${name}norm2`, channels),
-    cross: attentionParameters(p, `${name}attn2`, channels, text),
+    cross: crossAttentionParameters(p, `${name}attn2`, size),
     norm3: p.affine(`${name}norm3`, channels),
     expand: p.linear(`${name}ff.net.0.proj`, 8 * channels, channels),
     shrink: p.linear(`${name}ff.net.2`, channels, 4 * channels),
@@ -233,26 +260,21 @@ function keysAndValues(
   return made;
 }
 
-/** Attention of `x` to `keys`, projected and added to `residual`. */
+/** Runs attention for the hooks of a site, projects what it gives and adds that to `residual`. */
 function attend(
-  a: Attention,
-  x: Tensor,
-  keys: TextContext,
+  run: (options: AttentionOptions) => Attended,
+  out: Layer,
   residual: Tensor,
   { heads, site, hooks }: { heads: number; site: string; hooks: ProbeHooks },
 ): Tensor {
-  using q = linear(x, a.q.weight);
-  const { k: own, v: values } = keysAndValues(a, keys);
-  using k = own;
-  using v = values;
-  const { out, logProbs } = attention(q, k, v, {
+  const { out: made, logProbs } = run({
     heads,
     probe: hooks.probe?.(site),
     edit: hooks.edit?.(site),
   });
-  using attended = out;
+  using attended = made;
   if (logProbs) hooks.onProbe?.(site, logProbs);
-  return linear(attended, a.out.weight, { bias: a.out.bias, residual });
+  return linear(attended, out.weight, { bias: out.bias, residual });
 }
 
 /**
@@ -270,17 +292,28 @@ export function transformerBlock(
 ): Tensor {
   const { heads } = b;
   using n1 = layerNorm(x, b.norm1.weight, b.norm1.bias, LAYER_NORM_EPS);
-  using x1 = attend(b.self, n1, { states: n1 }, x, {
-    heads,
-    site: `${site}attn1`,
-    hooks,
-  });
+  using x1 = attend(
+    (options) => {
+      using qkv = linear(n1, b.self.qkv.weight);
+      return selfAttention(qkv, options);
+    },
+    b.self.out,
+    x,
+    { heads, site: `${site}attn1`, hooks },
+  );
   using n2 = layerNorm(x1, b.norm2.weight, b.norm2.bias, LAYER_NORM_EPS);
-  using x2 = attend(b.cross, n2, text, x1, {
-    heads,
-    site: `${site}attn2`,
-    hooks,
-  });
+  using x2 = attend(
+    (options) => {
+      using q = linear(n2, b.cross.q.weight);
+      const { k: keys, v: values } = keysAndValues(b.cross, text);
+      using k = keys;
+      using v = values;
+      return attention(q, k, v, options);
+    },
+    b.cross.out,
+    x1,
+    { heads, site: `${site}attn2`, hooks },
+  );
   using n3 = layerNorm(x2, b.norm3.weight, b.norm3.bias, LAYER_NORM_EPS);
   using wide = linear(n3, b.expand.weight, { bias: b.expand.bias });
   using gated = geglu(wide);

@@ -97,6 +97,14 @@ export interface Rows {
   readonly out: number;
 }
 
+/** How layers lie in the tensor that they share. */
+export interface StackOptions {
+  /** Parts that the rows of each layer come in; see `Parameters.stacked`. */
+  readonly turns?: number;
+  /** Whether they have biases. Default true. */
+  readonly bias?: boolean;
+}
+
 /** Where some numbers of a checkpoint's tensor go. */
 interface Place {
   readonly tensor: Tensor;
@@ -200,24 +208,28 @@ export class Parameters implements Disposable {
 
   /**
    * Linear layers of the same input as one, so that one product does them all: their rows one below the
-   * other.
+   * other, or by turns.
+   *
+   * @param options.turns The rows of each layer come in so many equal parts: first those of the first turn,
+   *   layer by layer, then those of the second one, and so on. Default 1.
    */
-  stacked(layers: readonly Rows[], channels: number): Layer {
+  stacked(
+    layers: readonly Rows[],
+    channels: number,
+    { turns = 1, bias = true }: StackOptions = {},
+  ): Layer {
     // Halves are written in pairs.
-    const even = layers.every(({ out }) => out * channels % 2 === 0);
+    const even = layers.every(({ out }) => out / turns * channels % 2 === 0);
+    const type = even ? this.#storage : "f32";
     return {
-      weight: this.#stack(
-        layers,
-        ".weight",
-        [channels],
-        even ? this.#storage : "f32",
-      ),
-      bias: this.#stack(layers, ".bias", [], "f32"),
+      weight: this.#stack(layers, turns, ".weight", [channels], type),
+      bias: bias ? this.#stack(layers, turns, ".bias", [], "f32") : undefined,
     };
   }
 
   #stack(
     layers: readonly Rows[],
+    turns: number,
     suffix: string,
     line: readonly number[],
     type: StorageType,
@@ -227,16 +239,18 @@ export class Parameters implements Disposable {
     }
     const rows = layers.reduce((sum, { out }) => sum + out, 0);
     const tensor = this.#alloc([rows, ...line], type);
-    let first = 0;
+    const perTurn = tensor.size / turns;
+    let first = 0; // in a turn
     for (const { name, out } of layers) {
       const shape = [out, ...line];
-      const count = sizeOf(shape);
-      this.#wanted.push({
-        name: name + suffix,
-        shape,
-        places: [{ tensor, first, count }],
-        winograd: false,
-      });
+      const count = sizeOf(shape) / turns;
+      const places = Array.from({ length: turns }, (_, turn): Place => ({
+        tensor,
+        first: turn * perTurn + first,
+        count,
+      }));
+      const winograd = false;
+      this.#wanted.push({ name: name + suffix, shape, places, winograd });
       first += count;
     }
     return tensor;

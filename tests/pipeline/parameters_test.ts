@@ -70,6 +70,33 @@ test("Parameters.stacked() lays the rows of layers below one another", async () 
   }
 });
 
+test("Parameters.stacked() takes turns with the rows of layers", async () => {
+  const backend = await testBackend();
+  const source = (): WeightSource =>
+    counting({
+      "a.weight": [4, 2],
+      "b.weight": [2, 2],
+      "a.bias": [4],
+      "b.bias": [2],
+    });
+  const layers = [{ name: "a", out: 4 }, { name: "b", out: 2 }];
+  for (const storage of ["f32", "f16"] satisfies StorageType[]) {
+    using p = new Parameters(backend, source(), storage);
+    const { weight, bias } = p.stacked(layers, 2, { turns: 2 });
+    await p.load();
+    assert.deepEqual([weight.shape, weight.type], [[6, 2], storage]);
+    assert.deepEqual(await columns(weight), [
+      [1, 3, 101, 5, 7, 103],
+      [2, 4, 102, 6, 8, 104],
+    ]);
+    const [values] = await backend.read([bias!]);
+    assert.deepEqual([...values!], [201, 202, 301, 203, 204, 302]);
+  }
+  using p = new Parameters(backend, source());
+  assert.equal(p.stacked(layers, 2, { bias: false }).bias, undefined);
+  await assert.rejects(() => p.load(), /extra 2: a\.bias, b\.bias/);
+});
+
 test("Parameters.stacked() keeps in f32 what could not be written in pairs of halves", async () => {
   using backend = new Cpu();
   const source = counting({
