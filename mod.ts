@@ -319,6 +319,7 @@ export type {
   PlainAttention,
   ProbeHooks,
   Resnet,
+  SelfAttention,
   TextContext,
   Transformer,
   TransformerBlock,

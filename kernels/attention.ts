@@ -34,7 +34,15 @@ import {
 } from "./flash_attention.ts";
 import { attentionRows } from "./attention_rows.ts";
 import { gemm } from "./gemm.ts";
-import { transposeInto } from "./transpose.ts";
+import {
+  headMatrix,
+  headNames,
+  headParams,
+  type Heads,
+  packedHeads,
+  wholeHeads,
+} from "./heads.ts";
+import { keySums } from "./key_sums.ts";
 
 const SOFTMAX: Kernel = {
   name: "softmax_columns",
@@ -54,7 +62,15 @@ const PROBE: Kernel = {
   name: "attention_probe",
   wgsl: probeWgsl,
   bindings: "rrrrw",
-  params: ["count", "tokens", "queries", "keys", "width", "scale:f"],
+  params: [
+    "count",
+    "tokens",
+    "queries",
+    "keys",
+    "width",
+    "scale:f",
+    ...headNames("q", "k"),
+  ],
   ref: attentionProbeRef,
 };
 const GRAD: Kernel = {
@@ -117,14 +133,110 @@ export function attention(
 ): Attended {
   const [batch, channels, queries] = channelMajor(q, "attention");
   const [, , keys] = channelMajor(k, "attention");
-  const { heads, causal = false, probe, chunkBytes = CHUNK_BYTES } = options;
   expectShape(k, [batch, channels, ...k.shape.slice(2)], "attention keys");
   expectShape(v, k.shape, "attention values");
-  if (channels % heads) {
+  const width = channels / options.heads;
+  expectHeads(q, width, options.heads);
+  const whole = (x: Tensor): Heads => wholeHeads(x, width);
+  return attend(
+    {
+      tensors: [q, k, v],
+      parts: [whole(q), whole(k), whole(v)],
+      gradients(go, needs) {
+        const tensors = [q, k, v].map((x, i) =>
+          needs[i] && (i < 2 || go) ? x.backend.alloc(x.shape) : undefined
+        );
+        const [dq, dk, dv] = tensors.map((x) => x && whole(x));
+        return { tensors, parts: [dq, dk, dv] };
+      },
+    },
+    { shape: q.shape, width, queries, keys },
+    options,
+  );
+}
+
+/**
+ * `attention` of cells to each other, whose queries, keys and values one product made.
+ *
+ * @param qkv `[batch, heads 3 width, ...space]`: queries, keys and values of the first head, those of the
+ *   second one, and so on.
+ * @returns New tensors, `out` `[batch, heads width, ...space]`. Differentiable in `qkv`; saves what
+ *   `attention` does.
+ */
+export function selfAttention(
+  qkv: Tensor,
+  options: AttentionOptions,
+): Attended {
+  const [batch, channels, cells] = channelMajor(qkv, "attention");
+  const width = channels / 3 / options.heads;
+  expectHeads(qkv, width, 3 * options.heads);
+  const shape = [batch, channels / 3, ...qkv.shape.slice(2)];
+  return attend(
+    {
+      tensors: [qkv],
+      parts: packedHeads(qkv, width),
+      gradients(go) {
+        // Without a gradient on the result there is none on the values.
+        const grad = go
+          ? qkv.backend.alloc(qkv.shape)
+          : qkv.backend.upload(new Float32Array(qkv.size), qkv.shape);
+        const [dq, dk, dv] = packedHeads(grad, width);
+        return { tensors: [grad], parts: [dq, dk, go ? dv : undefined] };
+      },
+    },
+    { shape, width, queries: cells, keys: cells },
+    options,
+  );
+}
+
+/** Throws unless a tensor has so many heads of a whole number of channels. */
+function expectHeads(x: Tensor, width: number, heads: number): void {
+  if (!Number.isInteger(width)) {
     throw new RangeError(
-      `Cannot run attention: ${heads} heads must divide the channels: current shape is [${q.shape}]`,
+      `Cannot run attention: ${heads} heads must divide the channels: current shape is [${x.shape}]`,
     );
   }
+}
+
+/** Sizes of one attention. */
+interface Sizes {
+  /** Of the result. */
+  readonly shape: readonly number[];
+  /** Dimensions of a head. */
+  readonly width: number;
+  /** Queries of each. */
+  readonly queries: number;
+  /** Keys of each. */
+  readonly keys: number;
+}
+
+/** What an attention reads. */
+interface Inputs {
+  /** The tensors. */
+  readonly tensors: readonly Tensor[];
+  /** Queries, keys and values in them. */
+  readonly parts: readonly [q: Heads, k: Heads, v: Heads];
+  /**
+   * Tensors for the gradients on `tensors`, and where in them those on queries, keys and values go, as far
+   * as they are needed; `go` says whether there is a gradient on the result.
+   */
+  gradients(go: boolean, needs: readonly boolean[]): {
+    readonly tensors: readonly (Tensor | undefined)[];
+    readonly parts: readonly [
+      dq: Heads | undefined,
+      dk: Heads | undefined,
+      dv: Heads | undefined,
+    ];
+  };
+}
+
+function attend(
+  { tensors, parts: [q, k, v], gradients }: Inputs,
+  { shape, width, queries, keys }: Sizes,
+  options: AttentionOptions,
+): Attended {
+  const { heads, causal = false, probe, chunkBytes = CHUNK_BYTES } = options;
+  const [batch = 1] = shape;
   for (const token of probe ?? []) {
     if (!(Number.isInteger(token) && token >= 0 && token < keys)) {
       throw new RangeError(
@@ -132,13 +244,12 @@ export function attention(
       );
     }
   }
-  const backend = q.backend;
+  const { backend } = q.tensor;
   if (options.edit && backend.tape) {
     throw new RangeError(
       "Cannot edit attention: no tape must record: current one does",
     );
   }
-  const width = channels / heads;
   const z = batch * heads;
   const scale = 1 / Math.sqrt(width);
   // A multiple of 4, so that the matrix products may use vec4.
@@ -148,7 +259,6 @@ export function attention(
   );
   const work = heads * width * queries * keys; // of one batch element
   const perHead = { stride: queries, batchStride: width * queries };
-  const perKey = { stride: keys, batchStride: width * keys };
   const chunks: [first: number, columns: number][] = [];
   for (let first = 0; first < queries; first += chunk) {
     chunks.push([first, Math.min(chunk, queries - first)]);
@@ -159,8 +269,8 @@ export function attention(
     const s = backend.alloc([z, keys, columns]);
     gemm(
       [keys, columns, width],
-      { tensor: k, ...perKey },
-      { tensor: q, ...perHead, offset: first },
+      headMatrix(k, keys),
+      headMatrix(q, queries, first),
       { tensor: s, stride: columns, batchStride: keys * columns },
       { batch: z, a: "column", alpha: scale, work },
     );
@@ -168,12 +278,12 @@ export function attention(
   };
 
   using stats = backend.alloc([z, 2, queries]);
-  const out = backend.alloc(q.shape);
-  const shape = { heads: z, queries, keys, width, causal };
+  const out = backend.alloc(shape);
+  const flashShape = { heads: z, queries, keys, width, causal };
   // Weights that are to be edited must be there as a matrix.
   const flash = backend.family === "gpu" && width <= FLASH_WIDTH &&
     !options.edit;
-  if (flash) flashAttention([q, k, v], shape, { stats, out });
+  if (flash) flashAttention([q, k, v], flashShape, { stats, out });
   for (const [first, columns] of flash ? [] : chunks) {
     using s = scores(first, columns);
     backend.dispatch(SOFTMAX, {
@@ -185,7 +295,7 @@ export function attention(
     options.edit?.(s, first);
     gemm(
       [width, columns, keys],
-      { tensor: v, ...perKey },
+      headMatrix(v, keys),
       { tensor: s, stride: columns, batchStride: keys * columns },
       { tensor: out, ...perHead, offset: first },
       { batch: z, work },
@@ -204,10 +314,18 @@ export function attention(
     : undefined;
   let logProbs: Tensor | undefined;
   if (probed) {
-    logProbs = backend.alloc([batch, heads, tokens, ...q.shape.slice(2)]);
+    logProbs = backend.alloc([batch, heads, tokens, ...shape.slice(2)]);
     backend.dispatch(PROBE, {
-      bind: [q, k, stats, probed, logProbs],
-      params: { count: logProbs.size, tokens, queries, keys, width, scale },
+      bind: [q.tensor, k.tensor, stats, probed, logProbs],
+      params: {
+        count: logProbs.size,
+        tokens,
+        queries,
+        keys,
+        width,
+        scale,
+        ...headParams({ q, k }),
+      },
       groups: elementGroups(logProbs.size),
     });
   }
@@ -216,18 +334,19 @@ export function attention(
     go: Tensor | undefined,
     h: Tensor | undefined,
     needs: readonly boolean[],
-  ): (Tensor | undefined)[] => {
+  ): readonly (Tensor | undefined)[] => {
+    const grads = gradients(go !== undefined, needs);
+    const [dq, dk, dv] = grads.parts;
     if (flash) {
-      const parts = { q, k, v, out, stats, go, h, probed };
-      return flashAttentionGrad(parts, shape, needs);
+      const known = { q, k, v, out, stats, go, h, probed };
+      flashAttentionGrad(known, flashShape, grads.parts);
+      return grads.tensors;
     }
     const flags = { OUTPUT: Number(!!go), PROBE: Number(!!h) };
     using rows = attentionRows({ out, stats, go, h }, z, tokens);
-    const [dq, dk, dv] = [q, k, v].map((x, i) =>
-      needs[i] && (i < 2 || go) ? backend.alloc(x.shape) : undefined
-    );
-    using toKeys = dk && keySums(q, dk, { z, width, chunk, work });
-    using toValues = go && dv && keySums(go, dv, { z, width, chunk, work });
+    const sizes = { z, width, queries, keys, chunk, work };
+    using toKeys = dk && keySums(q, dk, sizes);
+    using toValues = go && dv && keySums(wholeHeads(go, width), dv, sizes);
     chunks.forEach(([first, columns]) => {
       using s = scores(first, columns);
       using ds = backend.alloc(s.shape);
@@ -239,7 +358,7 @@ export function attention(
       if (go) {
         gemm(
           [keys, columns, width],
-          { tensor: v, ...perKey },
+          headMatrix(v, keys),
           { tensor: go, ...perHead, offset: first },
           inChunk,
           { batch: z, a: "column", work },
@@ -263,9 +382,9 @@ export function attention(
       if (dq) {
         gemm(
           [width, columns, keys],
-          { tensor: k, ...perKey },
+          headMatrix(k, keys),
           inChunk,
-          { tensor: dq, ...perHead, offset: first },
+          headMatrix(dq, queries, first),
           { batch: z, alpha: scale, work },
         );
       }
@@ -273,130 +392,13 @@ export function attention(
     });
     toValues?.finish?.();
     toKeys?.finish?.();
-    return [dq, dk, dv];
+    return grads.tensors;
   };
   record(
     logProbs ? [out, logProbs] : [out],
-    [q, k, v],
-    [q, k, v, out, stats, ...(probed ? [probed] : [])],
+    tensors,
+    [...tensors, out, stats, ...(probed ? [probed] : [])],
     ([go, h], needs) => back(go, h, needs),
   );
   return { out, logProbs };
-}
-
-/** Sums over the queries, chunk by chunk: `grad[z, d, j] = sum_n x[z, d, n] m[z, j, n]`. */
-interface KeySums extends Disposable {
-  /** Adds the queries from `first` of `m` `[z, keys, columns]`, times `alpha`. */
-  add(m: Tensor, first: number, columns: number, alpha: number): void;
-  /** Completes the gradient. */
-  finish?(): void;
-}
-
-/**
- * How sums over the queries are made.
- *
- * @param x `[z width, queries]`.
- * @param grad `[z width, keys]`.
- * @param sizes.chunk Queries added at once.
- * @param sizes.work Multiplications of one batch element.
- */
-function keySums(
-  x: Tensor,
-  grad: Tensor,
-  { z, width, chunk, work }: {
-    readonly z: number;
-    readonly width: number;
-    readonly chunk: number;
-    readonly work: number;
-  },
-): KeySums {
-  const queries = x.size / z / width, keys = grad.size / z / width;
-  // gemm_texel reads matrices along either axis.
-  const inFours = [queries, keys, chunk].every((n) => n % 4 === 0);
-  if (!(inFours && keys >= 32 && width >= 16)) {
-    return new TransposedSums(x, grad, z, width, work);
-  }
-  return {
-    add: (m, first, columns, alpha) =>
-      gemm(
-        [width, keys, columns],
-        {
-          tensor: x,
-          stride: queries,
-          batchStride: width * queries,
-          offset: first,
-        },
-        { tensor: m, stride: columns, batchStride: keys * columns },
-        { tensor: grad, stride: keys, batchStride: width * keys },
-        { batch: z, b: "column", alpha, accumulate: first > 0, work },
-      ),
-    [Symbol.dispose]() {},
-  };
-}
-
-/**
- * The sums made transposed, `dV^T = P go^T`: queries are the axis along which P and dS lie, and the
- * kernels other than gemm_texel want both matrices along their rows.
- */
-class TransposedSums implements KeySums {
-  readonly #x: Tensor; // [z, queries, width]
-  readonly #sums: Tensor; // [z, keys, width]
-  readonly #grad: Tensor;
-  readonly #z: number;
-  readonly #width: number;
-  readonly #work: number;
-
-  /**
-   * Starts with nothing.
-   *
-   * @param x `[z width, queries]`.
-   * @param grad `[z width, keys]`, written by `finish`.
-   */
-  constructor(
-    x: Tensor,
-    grad: Tensor,
-    z: number,
-    width: number,
-    work: number,
-  ) {
-    this.#work = work;
-    const { backend } = x;
-    this.#x = backend.alloc([z, x.size / z / width, width]);
-    this.#sums = backend.alloc([z, grad.size / z / width, width]);
-    this.#grad = grad;
-    this.#z = z;
-    this.#width = width;
-    transposeInto(x, this.#x, z, width);
-  }
-
-  /** See `KeySums`. */
-  add(m: Tensor, first: number, columns: number, alpha: number): void {
-    const [z, width] = [this.#z, this.#width];
-    const [, queries = 0] = this.#x.shape;
-    const [, keys = 0] = this.#sums.shape;
-    gemm(
-      [keys, width, columns],
-      { tensor: m, stride: columns, batchStride: keys * columns },
-      {
-        tensor: this.#x,
-        stride: width,
-        batchStride: queries * width,
-        offset: first * width,
-      },
-      { tensor: this.#sums, stride: width, batchStride: keys * width },
-      { batch: z, alpha, accumulate: first > 0, work: this.#work },
-    );
-  }
-
-  /** Writes the gradient. */
-  finish(): void {
-    const [, keys = 0] = this.#sums.shape;
-    transposeInto(this.#sums, this.#grad, this.#z, keys);
-  }
-
-  /** Frees the transposed copies. */
-  [Symbol.dispose](): void {
-    this.#x.dispose();
-    this.#sums.dispose();
-  }
 }

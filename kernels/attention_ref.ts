@@ -72,14 +72,15 @@ export function attentionProbeRef(
     Float64Array,
   ];
   const { count = 0, queries = 1, keys = 1, width = 1, scale = 1 } = p;
+  const { qPitch = 1, qFirst = 0, kPitch = 1, kFirst = 0 } = p;
   for (let i = 0; i < count; i++) {
     const n = i % queries;
     const token = tokens[Math.floor(i / queries) % p.tokens!]!;
     const z = Math.floor(i / queries / p.tokens!);
     let sum = 0;
     for (let d = 0; d < width; d++) {
-      sum += k[(z * width + d) * keys + token]! *
-        q[(z * width + d) * queries + n]!;
+      sum += k[(z * kPitch + kFirst + d) * keys + token]! *
+        q[(z * qPitch + qFirst + d) * queries + n]!;
     }
     const at = z * 2 * queries + n;
     out[i] = scale * sum - stats[at]! + Math.log(stats[at + queries]!);

@@ -131,10 +131,13 @@ export interface Backend extends Disposable {
   alloc(shape: readonly number[], type?: StorageType): Tensor;
   /** A tensor with the given content. */
   upload(data: Floats | readonly number[], shape: readonly number[]): Tensor;
-  /** Overwrites a whole f32 tensor. */
-  write(tensor: Tensor, data: Floats): void;
-  /** Overwrites a whole f16 tensor with the bits of its numbers (IEEE 754 binary16). */
-  writeHalf(tensor: Tensor, bits: Uint16Array): void;
+  /** Overwrites a whole f32 tensor, or as many numbers as there are data from `first` on. */
+  write(tensor: Tensor, data: Floats, first?: number): void;
+  /**
+   * The same for an f16 tensor, with the bits of its numbers (IEEE 754 binary16). What does not end with
+   * the tensor begins and ends at even numbers.
+   */
+  writeHalf(tensor: Tensor, bits: Uint16Array, first?: number): void;
   /** Makes kernels ready ahead of their first run, all at once; the device compiles in the meantime. */
   prepare(kernels: readonly PlannedKernel[]): Promise<void>;
   /**
@@ -279,15 +282,32 @@ export function storedBytes(
   return type === "f16" ? 4 * Math.ceil(size / 2) : 4 * size;
 }
 
-/** Throws unless a tensor is stored as wanted and data of `length` fills it. */
+/**
+ * Throws unless a tensor is stored as wanted and data of `length` fills it, or lies inside it where it is
+ * said at which number it begins.
+ */
 export function expectData(
   tensor: Tensor,
   length: number,
   type: StorageType,
+  first?: number,
 ): void {
-  if (length !== tensor.size) {
+  if (first === undefined && length !== tensor.size) {
     throw new RangeError(
       `Cannot write [${tensor.shape}]: data must hold ${tensor.size} numbers: current ${length}`,
+    );
+  }
+  const start = first ?? 0;
+  const end = start + length;
+  if (!Number.isInteger(start) || start < 0 || end > tensor.size) {
+    throw new RangeError(
+      `Cannot write [${tensor.shape}]: data must lie inside ${tensor.size} numbers: current ${length} from ${first} on`,
+    );
+  }
+  // Halves go to a device in pairs.
+  if (type === "f16" && (start % 2 || end % 2 && end !== tensor.size)) {
+    throw new RangeError(
+      `Cannot write [${tensor.shape}]: parts of f16 must begin and end at even numbers: current ${length} from ${first} on`,
     );
   }
   if (tensor.type !== type) {

@@ -58,6 +58,8 @@ export interface Conv3x3Options {
   readonly bias?: Tensor | undefined;
   /** Added to each channel, `[batch, out]` or `[1, out]` shared by the batch. Differentiable. */
   readonly shift?: Tensor | undefined;
+  /** Which of more numbers than `out` in each row of `shift` is the first channel's. */
+  readonly shiftFirst?: number | undefined;
   /** Added to the result; has its shape. Differentiable. */
   readonly residual?: Tensor | undefined;
   /** Bounds what the convolution holds besides input and output; to test that. */
@@ -111,22 +113,23 @@ export function conv3x3(
   const raw = weight.shape.length === 4;
   const out = weight.shape[raw ? 0 : 1] ?? 0;
   expectSize(weight, (raw ? 9 : 16) * out * channels, "conv3x3");
-  const { bias, shift, residual, workBytes } = options;
-  if (shift) {
-    expectSize(
-      shift,
-      shift.shape[0] === 1 ? out : batch * out,
-      "conv3x3 shift",
-    );
-  }
+  const { bias, shift, shiftFirst, residual, workBytes } = options;
+  if (shift) expectShift(shift, [batch, out], shiftFirst);
   if (bias) expectSize(bias, out, "conv3x3 bias");
   if (residual) {
     expectSize(residual, batch * out * height * width, "conv3x3 residual");
   }
+  const added = {
+    bias,
+    shift,
+    shiftStride: shift ? strideOfShift(shift, batch) : 0,
+    shiftFirst: shiftFirst ?? 0,
+    residual,
+  };
   const tiled = raw && x.backend.family === "gpu";
   const y = tiled
-    ? convTiled(x, weight, [out, height, width], SAME, options)
-    : winograd(x, weight, [channels, out], false, options);
+    ? convTiled(x, weight, [out, height, width], SAME, added)
+    : winograd(x, weight, [channels, out], false, { ...added, workBytes });
   const inputs = [
     x,
     ...(shift ? [shift] : []),
@@ -140,27 +143,54 @@ export function conv3x3(
         ? convTiledGrad(g!, weight, [channels, height, width], SAME)
         : winograd(g!, weight, [out, channels], true, { workBytes }),
     ];
-    if (shift) grads.push(needs[1] ? sumCells(g!, shift) : undefined);
+    if (shift) {
+      grads.push(needs[1] ? sumCells(g!, shift, shiftFirst) : undefined);
+    }
     if (residual) grads.push(needs[grads.length] ? g!.retain() : undefined);
     return grads;
   });
   return y;
 }
 
+/** Distance between the shifts of a batch; 0 where it shares them. */
+function strideOfShift(shift: Tensor, batch: number): number {
+  return shift.shape[0] === 1 ? 0 : shift.size / batch;
+}
+
+/** Throws unless a shift has a number per channel, of each batch element or of all. */
+function expectShift(
+  shift: Tensor,
+  [batch, out]: readonly [number, number],
+  first: number | undefined,
+): void {
+  const rows = shift.shape[0] === 1 ? 1 : batch;
+  if (first === undefined) expectSize(shift, rows * out, "conv3x3 shift");
+  else if (
+    !(Number.isInteger(first) && first >= 0) || shift.shape[0] !== rows ||
+    first + out > shift.size / rows
+  ) {
+    throw new RangeError(
+      `Cannot run conv3x3 shift: ${out} numbers from ${first} on must lie inside each of ${rows} rows: current shape is [${shift.shape}]`,
+    );
+  }
+}
+
 /** Sums over space (and over the batch if the shift is shared): a product with ones. */
-function sumCells(g: Tensor, shift: Tensor): Tensor {
+function sumCells(g: Tensor, shift: Tensor, first = 0): Tensor {
   const [batch, out, height, width] = image(g, "conv3x3 shift");
   const cells = height * width;
   const backend = g.backend;
-  const grad = backend.alloc(shift.shape);
+  // What other channels are shifted by stays without gradient.
+  const grad = backend.upload(new Float32Array(shift.size), shift.shape);
   using ones = backend.upload(new Float32Array(cells).fill(1), [cells, 1]);
   const shared = shift.shape[0] === 1;
+  const stride = strideOfShift(shift, batch);
   for (let b = 0; b < batch; b++) {
     gemm(
       [out, 1, cells],
       { tensor: g, stride: cells, offset: b * out * cells },
       { tensor: ones, stride: 1 },
-      { tensor: grad, stride: 1, offset: shared ? 0 : b * out },
+      { tensor: grad, stride: 1, offset: first + b * stride },
       { accumulate: shared && b > 0 },
     );
   }

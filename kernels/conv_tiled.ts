@@ -24,6 +24,7 @@ const KERNEL: Kernel = {
     "top",
     "left",
     "shiftStride",
+    "shiftFirst",
     "parts",
     "each",
   ],
@@ -47,8 +48,12 @@ export interface Geometry {
 export interface Added {
   /** `[channels]`. */
   readonly bias?: Tensor | undefined;
-  /** `[batch or 1, channels]`. */
+  /** Of each batch element a number per channel, from `shiftFirst` on. */
   readonly shift?: Tensor | undefined;
+  /** Distance between those of the batch elements; 0, the default, shares them. */
+  readonly shiftStride?: number;
+  /** Default 0. */
+  readonly shiftFirst?: number;
   /** Like the result. */
   readonly residual?: Tensor | undefined;
 }
@@ -92,7 +97,7 @@ function run(
   weight: Tensor,
   [channels, toHeight, toWidth]: readonly [number, number, number],
   { kernel, stride, top, left }: Geometry,
-  { bias, shift, residual }: Added,
+  { bias, shift, shiftStride = 0, shiftFirst = 0, residual }: Added,
   grad: boolean,
 ): Tensor {
   const [batch = 0, from = 0, height = 0, width = 0] = x.shape;
@@ -100,7 +105,6 @@ function run(
   const [M, N, K] = [channels, batch * toCells, from * kernel * kernel];
   const { backend } = x;
   const y = backend.alloc([batch, channels, toHeight, toWidth]);
-  const shiftStride = shift && shift.shape[0] !== 1 ? channels : 0;
   const { tile, parts, each } = cutFor(M, toCells, K);
   const split = parts > 1 && backend.kind !== "cpu";
   using sums = split ? backend.alloc([batch, parts, M, toCells]) : undefined;
@@ -118,6 +122,7 @@ function run(
       top,
       left,
       shiftStride,
+      shiftFirst,
       parts: split ? parts : 1,
       each,
     },
@@ -145,6 +150,7 @@ function run(
       bias,
       shift,
       shiftStride,
+      shiftFirst,
       residual,
     });
   }

@@ -2,7 +2,7 @@
 //   forward: y[b,m,oy,ox] = sum_{c,ky,kx} w[m,c,ky,kx] x[b,c, STRIDE oy + ky - top, STRIDE ox + kx - left]
 //   GRAD:    y[b,m,iy,ix] = sum_{o,ky,kx} w[o,m,ky,kx] x[b,o,oy,ox]   (x: gradient on the result)
 //            over the o, ky, kx with STRIDE oy + ky - top = iy, STRIDE ox + kx - left = ix
-//   (+ bias[m]) (+ shift[b * shiftStride + m]) (+ residual); what lies outside of x is 0
+//   (+ bias[m]) (+ shift[shiftFirst + b * shiftStride + m]) (+ residual); what lies outside of x is 0
 // M output channels, N = batch * toCells, K = channels * SIDE * SIDE, in the order of a checkpoint's
 // [out, in, SIDE, SIDE]. Tiles and parts as in gemm_tiled.
 override TX: u32 = 16u; // threads along n
@@ -29,12 +29,13 @@ struct Params {
   toWidth: u32, toCells: u32, // of y
   top: u32, left: u32,
   shiftStride: u32,
+  shiftFirst: u32,
   parts: u32, each: u32, // a multiple of BLOCK, or K
 }
 @group(0) @binding(0) var<storage, read> w: array<u32>; // f32 by its bits, or pairs of f16
 @group(0) @binding(1) var<storage, read> x: array<f32>; // [batch, channels, height, width]
 @group(0) @binding(2) var<storage, read> bias: array<f32>; // [M]
-@group(0) @binding(3) var<storage, read> shift: array<f32>; // [batch or 1, M]
+@group(0) @binding(3) var<storage, read> shift: array<f32>; // M of each batch element, or of all
 @group(0) @binding(4) var<storage, read> residual: array<f32>; // like y
 @group(0) @binding(5) var<storage, read_write> y: array<f32>; // [batch, M, toCells]
 @group(0) @binding(6) var<uniform> p: Params;
@@ -96,7 +97,7 @@ fn put(part: u32, m: u32, n: u32, sums: vec4f) {
     let b = (n + j) / p.toCells;
     let at = (b * p.M + m) * p.toCells + (n + j) % p.toCells;
     var value = values[j];
-    if (SHIFT) { value += shift[b * p.shiftStride + m]; }
+    if (SHIFT) { value += shift[p.shiftFirst + b * p.shiftStride + m]; }
     if (RESIDUAL) { value += residual[at]; }
     y[at] = value;
   }

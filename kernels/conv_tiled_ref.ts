@@ -16,7 +16,8 @@ export function convTiledRef(
     Float64Array,
   ];
   const { M = 1, N = 1, channels = 1, height = 1, width = 1 } = p;
-  const { toWidth = 1, toCells = 1, top = 0, left = 0, shiftStride = 0 } = p;
+  const { toWidth = 1, toCells = 1, top = 0, left = 0 } = p;
+  const { shiftStride = 0, shiftFirst = 0 } = p;
   const { SIDE = 1, STRIDE = 1, GRAD = 0 } = flags;
   /** Where a tap reads along one axis; -1 outside. */
   const source = (to: number, tap: number, before: number, size: number) => {
@@ -43,7 +44,7 @@ export function convTiledRef(
       }
       const at = (b * M + m) * toCells + n % toCells;
       if (flags.BIAS) sum += bias[m]!;
-      if (flags.SHIFT) sum += shift[b * shiftStride + m]!;
+      if (flags.SHIFT) sum += shift[shiftFirst + b * shiftStride + m]!;
       if (flags.RESIDUAL) sum += residual[at]!;
       y[at] = sum;
     }

@@ -80,15 +80,15 @@ export class Cpu implements Backend {
   }
 
   /** See `Backend`. */
-  write(tensor: Tensor, data: Floats): void {
-    expectData(tensor, data.length, "f32");
-    (tensor.storage as Float64Array).set(data);
+  write(tensor: Tensor, data: Floats, first?: number): void {
+    expectData(tensor, data.length, "f32", first);
+    (tensor.storage as Float64Array).set(data, first);
   }
 
   /** See `Backend`. */
-  writeHalf(tensor: Tensor, bits: Uint16Array): void {
-    expectData(tensor, bits.length, "f16");
-    const storage = tensor.storage as Float64Array;
+  writeHalf(tensor: Tensor, bits: Uint16Array, first?: number): void {
+    expectData(tensor, bits.length, "f16", first);
+    const storage = (tensor.storage as Float64Array).subarray(first);
     for (let i = 0; i < bits.length; i++) storage[i] = halfToNumber(bits[i]!);
   }
 

@@ -9,12 +9,13 @@ import gradWgsl from "./flash_attention_grad.wgsl" with { type: "text" };
 import { attentionRows } from "./attention_rows.ts";
 import type { Kernel, Tensor } from "./backend.ts";
 import { flashAttentionRef, flashGradRef } from "./flash_attention_ref.ts";
+import { headNames, headParams, type Heads, wholeHeads } from "./heads.ts";
 
 const FORWARD: Kernel = {
   name: "flash_attention",
   wgsl,
   bindings: "rrrww",
-  params: ["queries", "keys", "width", "scale:f"],
+  params: ["queries", "keys", "width", "scale:f", ...headNames("q", "k", "v")],
   ref: flashAttentionRef,
   flops: ({ heads, queries, keys, width }) =>
     4 * heads! * queries! * keys! * width!,
@@ -24,7 +25,14 @@ const GRAD: Kernel = {
   name: "flash_attention_grad",
   wgsl: gradWgsl,
   bindings: "rrrrrrrw",
-  params: ["own", "others", "width", "tokens", "scale:f"],
+  params: [
+    "own",
+    "others",
+    "width",
+    "tokens",
+    "scale:f",
+    ...headNames("a", "b", "ga", "gb", "out"),
+  ],
   ref: flashGradRef,
   flops: ({ heads, own, others, width, products }) =>
     2 * products! * heads! * own! * others! * width!,
@@ -53,21 +61,28 @@ export interface FlashShape {
 /**
  * `out = softmax(q^T k / sqrt(width)) v`.
  *
- * @param q `[heads, width, queries]`, in any shape.
- * @param k `[heads, width, keys]`.
+ * @param q Lines of queries.
+ * @param k Lines of keys.
  * @param v Like `k`.
  * @param stats Written: `[heads, 2, queries]`, the largest score and one over the sum.
- * @param out Written, like `q`.
+ * @param out Written: `[heads, width, queries]`, in any shape.
  */
 export function flashAttention(
-  [q, k, v]: readonly [Tensor, Tensor, Tensor],
+  [q, k, v]: readonly [Heads, Heads, Heads],
   { heads, queries, keys, width, causal }: FlashShape,
   { stats, out }: { readonly stats: Tensor; readonly out: Tensor },
 ): void {
   const scale = 1 / Math.sqrt(width);
-  q.backend.dispatch(FORWARD, {
-    bind: [q, k, v, stats, out],
-    params: { heads, queries, keys, width, scale },
+  out.backend.dispatch(FORWARD, {
+    bind: [q.tensor, k.tensor, v.tensor, stats, out],
+    params: {
+      heads,
+      queries,
+      keys,
+      width,
+      scale,
+      ...headParams({ q, k, v }),
+    },
     constants: { ...parts(width), CAUSAL: Number(causal) },
     groups: [Math.ceil(queries / COLUMNS), heads, 1],
   });
@@ -76,11 +91,11 @@ export function flashAttention(
 /** What the way back starts from. */
 export interface FlashBack {
   /** Inputs and results of the way there. */
-  readonly q: Tensor;
+  readonly q: Heads;
   /** See `flashAttention`. */
-  readonly k: Tensor;
+  readonly k: Heads;
   /** See `flashAttention`. */
-  readonly v: Tensor;
+  readonly v: Heads;
   /** See `flashAttention`. */
   readonly out: Tensor;
   /** See `flashAttention`. */
@@ -94,30 +109,54 @@ export interface FlashBack {
 }
 
 /**
- * Gradients on q, k and v, those that are needed; none on v without one on the result.
+ * Gradients on q, k and v.
  *
- * @returns New tensors.
+ * @param grads Written, those that are there; the one on v takes `go`.
  */
 export function flashAttentionGrad(
   { q, k, v, out, stats, go, h, probed }: FlashBack,
   { heads, queries, keys, width, causal }: FlashShape,
-  needs: readonly boolean[],
-): (Tensor | undefined)[] {
-  const { backend } = q;
+  [dq, dk, dv]: readonly (Heads | undefined)[],
+): void {
+  const { backend } = out;
   const tokens = probed?.size ?? 0;
   const flags = { OUTPUT: Number(!!go), PROBE: Number(!!h) };
   using rows = attentionRows({ out, stats, go, h }, heads, tokens);
   const scale = 1 / Math.sqrt(width);
   const run = (
-    operands: readonly [a: Tensor, b: Tensor, ga: Tensor, gb: Tensor],
+    operands: {
+      readonly a: Heads;
+      readonly b: Heads;
+      readonly ga: Heads;
+      readonly gb: Heads;
+      readonly out: Heads;
+    },
     [own, others]: readonly [number, number],
     kind: { readonly BY_QUERY: number; readonly VALUES: number },
-  ): Tensor => {
-    const grad = backend.alloc(operands[0].shape);
+  ): void => {
+    const { a, b, ga, gb, out: grad } = operands;
     const products = go && !kind.VALUES ? 3 : 2;
     backend.dispatch(GRAD, {
-      bind: [...operands, rows, h ?? rows, probed ?? rows, grad],
-      params: { heads, own, others, width, tokens, scale, products },
+      bind: [
+        a.tensor,
+        b.tensor,
+        ga.tensor,
+        gb.tensor,
+        rows,
+        h ?? rows,
+        probed ?? rows,
+        grad.tensor,
+      ],
+      params: {
+        heads,
+        own,
+        others,
+        width,
+        tokens,
+        scale,
+        products,
+        ...headParams(operands),
+      },
       constants: {
         ...parts(width),
         ...kind,
@@ -126,21 +165,28 @@ export function flashAttentionGrad(
       },
       groups: [Math.ceil(own / COLUMNS), heads, 1],
     });
-    return grad;
   };
   const byQuery = [queries, keys] as const;
   const byKey = [keys, queries] as const;
-  return [
-    needs[0]
-      ? run([q, k, go ?? q, v], byQuery, { BY_QUERY: 1, VALUES: 0 })
-      : undefined,
-    needs[1]
-      ? run([k, q, v, go ?? q], byKey, { BY_QUERY: 0, VALUES: 0 })
-      : undefined,
-    needs[2] && go
-      ? run([k, q, v, go], byKey, { BY_QUERY: 0, VALUES: 1 })
-      : undefined,
-  ];
+  const g = go ? wholeHeads(go, width) : q;
+  if (dq) {
+    run({ a: q, b: k, ga: g, gb: v, out: dq }, byQuery, {
+      BY_QUERY: 1,
+      VALUES: 0,
+    });
+  }
+  if (dk) {
+    run({ a: k, b: q, ga: v, gb: g, out: dk }, byKey, {
+      BY_QUERY: 0,
+      VALUES: 0,
+    });
+  }
+  if (dv) {
+    run({ a: k, b: q, ga: v, gb: g, out: dv }, byKey, {
+      BY_QUERY: 0,
+      VALUES: 1,
+    });
+  }
 }
 
 /** Registers for a width, and how much of the values fits the kernels' workgroup memory then. */

@@ -14,10 +14,14 @@ const TY = 16u; // threads along keys, 4 each
 const KEYS = 64u; // of a tile
 const DEPTH = 16u; // dimensions of q and k that are in workgroup memory at a time
 const LOWEST = -1e30; // below any score, and its exponential is 0
-struct Params { queries: u32, keys: u32, width: u32, scale: f32 }
-@group(0) @binding(0) var<storage, read> q: array<f32>; // [z, width, queries]
-@group(0) @binding(1) var<storage, read> k: array<f32>; // [z, width, keys]
-@group(0) @binding(2) var<storage, read> v: array<f32>; // [z, width, keys]
+struct Params {
+  queries: u32, keys: u32, width: u32, scale: f32,
+  // Line d of head z is pitch z + first + d.
+  qPitch: u32, qFirst: u32, kPitch: u32, kFirst: u32, vPitch: u32, vFirst: u32,
+}
+@group(0) @binding(0) var<storage, read> q: array<f32>; // lines of queries
+@group(0) @binding(1) var<storage, read> k: array<f32>; // lines of keys
+@group(0) @binding(2) var<storage, read> v: array<f32>; // lines of keys
 @group(0) @binding(3) var<storage, read_write> stats: array<f32>; // [z, 2, queries]
 @group(0) @binding(4) var<storage, read_write> out: array<f32>; // [z, width, queries]
 @group(0) @binding(5) var<uniform> p: Params;
@@ -32,7 +36,7 @@ fn numberOfQ(at: u32, n: u32) -> f32 {
 
 fn quadOfQ(z: u32, d: u32, n: u32) -> vec4f {
   if (d >= p.width) { return vec4f(); }
-  let at = (z * p.width + d) * p.queries + n;
+  let at = (z * p.qPitch + p.qFirst + d) * p.queries + n;
   return vec4f(
     numberOfQ(at, n),
     numberOfQ(at + 1u, n + 1u),
@@ -48,7 +52,7 @@ fn numberOfK(at: u32, j: u32) -> f32 {
 
 fn quadOfK(z: u32, d: u32, j: u32) -> vec4f {
   if (d >= p.width) { return vec4f(); }
-  let at = (z * p.width + d) * p.keys + j;
+  let at = (z * p.kPitch + p.kFirst + d) * p.keys + j;
   return vec4f(
     numberOfK(at, j),
     numberOfK(at + 1u, j + 1u),
@@ -64,7 +68,7 @@ fn numberOfV(at: u32, j: u32) -> f32 {
 
 fn quadOfV(z: u32, d: u32, j: u32) -> vec4f {
   if (d >= p.width) { return vec4f(); }
-  let at = (z * p.width + d) * p.keys + j;
+  let at = (z * p.vPitch + p.vFirst + d) * p.keys + j;
   return vec4f(
     numberOfV(at, j),
     numberOfV(at + 1u, j + 1u),

@@ -18,15 +18,21 @@ const TX = 8u; // threads along own, 4 each
 const TY = 16u; // threads along others, 4 each
 const OTHERS = 64u; // of a tile
 const DEPTH = 16u; // dimensions that are in workgroup memory at a time
-struct Params { own: u32, others: u32, width: u32, tokens: u32, scale: f32 }
-@group(0) @binding(0) var<storage, read> a: array<f32>; // [z, width, own]
-@group(0) @binding(1) var<storage, read> b: array<f32>; // [z, width, others]
-@group(0) @binding(2) var<storage, read> ga: array<f32>; // [z, width, own]
-@group(0) @binding(3) var<storage, read> gb: array<f32>; // [z, width, others]
+struct Params {
+  own: u32, others: u32, width: u32, tokens: u32, scale: f32,
+  // Line d of head z is pitch z + first + d.
+  aPitch: u32, aFirst: u32, bPitch: u32, bFirst: u32,
+  gaPitch: u32, gaFirst: u32, gbPitch: u32, gbFirst: u32,
+  outPitch: u32, outFirst: u32,
+}
+@group(0) @binding(0) var<storage, read> a: array<f32>; // lines of own
+@group(0) @binding(1) var<storage, read> b: array<f32>; // lines of others
+@group(0) @binding(2) var<storage, read> ga: array<f32>; // lines of own
+@group(0) @binding(3) var<storage, read> gb: array<f32>; // lines of others
 @group(0) @binding(4) var<storage, read> rows: array<f32>; // [z, 3, queries]: max, 1 / sum, delta
 @group(0) @binding(5) var<storage, read> h: array<f32>; // [z, tokens, queries]
 @group(0) @binding(6) var<storage, read> probed: array<f32>; // [tokens], key numbers
-@group(0) @binding(7) var<storage, read_write> out: array<f32>; // [z, width, own]
+@group(0) @binding(7) var<storage, read_write> out: array<f32>; // lines of own
 @group(0) @binding(8) var<uniform> p: Params;
 // By turns: a or ga [DEPTH][TX] and b or gb [DEPTH][TY]; b or gb [16 PARTS][QUADS]. 384 at most.
 var<workgroup> stage: array<vec4f, 384>;
@@ -41,7 +47,8 @@ fn numberOfOwn(second: bool, at: u32, i: u32) -> f32 {
 // Four numbers of a, or of ga if second.
 fn ofOwn(second: bool, z: u32, d: u32, i: u32) -> vec4f {
   if (d >= p.width) { return vec4f(); }
-  let at = (z * p.width + d) * p.own + i;
+  let line = select(z * p.aPitch + p.aFirst, z * p.gaPitch + p.gaFirst, second) + d;
+  let at = line * p.own + i;
   return vec4f(
     numberOfOwn(second, at, i),
     numberOfOwn(second, at + 1u, i + 1u),
@@ -59,7 +66,8 @@ fn numberOfOthers(second: bool, at: u32, i: u32) -> f32 {
 // Four numbers of b, or of gb if second.
 fn ofOthers(second: bool, z: u32, d: u32, i: u32) -> vec4f {
   if (d >= p.width) { return vec4f(); }
-  let at = (z * p.width + d) * p.others + i;
+  let line = select(z * p.bPitch + p.bFirst, z * p.gbPitch + p.gbFirst, second) + d;
+  let at = line * p.others + i;
   return vec4f(
     numberOfOthers(second, at, i),
     numberOfOthers(second, at + 1u, i + 1u),
@@ -130,7 +138,7 @@ fn addOthers(sum: vec4f, v: vec4f, a: vec4f, b: vec4f, c: vec4f, d: vec4f) -> ve
 
 fn put(z: u32, d: u32, x: u32, values: vec4f) {
   if (d >= p.width) { return; }
-  let at = (z * p.width + d) * p.own + x;
+  let at = (z * p.outPitch + p.outFirst + d) * p.own + x;
   for (var c = 0u; c < 4u && x + c < p.own; c++) { out[at + c] = values[c]; }
 }
 

@@ -15,14 +15,16 @@ export function flashAttentionRef(
     Float64Array,
   ];
   const { heads = 1, queries = 1, keys = 1, width = 1, scale = 1 } = p;
+  const { qPitch = 1, qFirst = 0, kPitch = 1, kFirst = 0 } = p;
+  const { vPitch = 1, vFirst = 0 } = p;
   const scores = new Float64Array(keys);
   for (let z = 0; z < heads; z++) {
     for (let n = 0; n < queries; n++) {
       const count = CAUSAL ? Math.min(keys, n + 1) : keys;
       scores.fill(0);
       for (let d = 0; d < width; d++) {
-        const x = q[(z * width + d) * queries + n]!;
-        const row = (z * width + d) * keys;
+        const x = q[(z * qPitch + qFirst + d) * queries + n]!;
+        const row = (z * kPitch + kFirst + d) * keys;
         for (let j = 0; j < count; j++) {
           scores[j] = scores[j]! + x * k[row + j]!;
         }
@@ -34,7 +36,7 @@ export function flashAttentionRef(
         sum += scores[j] = Math.exp(scale * scores[j]! - high);
       }
       for (let d = 0; d < width; d++) {
-        const row = (z * width + d) * keys;
+        const row = (z * vPitch + vFirst + d) * keys;
         let value = 0;
         for (let j = 0; j < count; j++) value += scores[j]! * v[row + j]!;
         out[(z * width + d) * queries + n] = value / sum;
@@ -66,32 +68,38 @@ export function flashGradRef(
   const { BY_QUERY = 0, VALUES = 0, OUTPUT = 0, PROBE = 0, CAUSAL = 0 } = flags;
   const queries = BY_QUERY ? own : others;
   for (let z = 0; z < heads; z++) {
-    /** Column i of a tensor with the product of column j of another. */
-    const dot = (x: Float64Array, i: number, y: Float64Array, j: number) => {
+    /** The first line of this head in a tensor. */
+    const line = (name: string) => z * p[`${name}Pitch`]! + p[`${name}First`]!;
+    const la = line("a"), lb = line("b"), lga = line("ga"), lgb = line("gb");
+    const lout = line("out");
+    /** Product of column i of a or ga with column j of b or gb. */
+    const dot = (second: boolean, i: number, j: number) => {
+      const [x, y] = second ? [ga, gb] : [a, b];
+      const [lx, ly] = second ? [lga, lgb] : [la, lb];
       let sum = 0;
       for (let d = 0; d < width; d++) {
-        sum += x[(z * width + d) * own + i]! * y[(z * width + d) * others + j]!;
+        sum += x[(lx + d) * own + i]! * y[(ly + d) * others + j]!;
       }
       return sum;
     };
     for (let i = 0; i < own; i++) {
-      for (let d = 0; d < width; d++) out[(z * width + d) * own + i] = 0;
+      for (let d = 0; d < width; d++) out[(lout + d) * own + i] = 0;
       for (let j = 0; j < others; j++) {
         const [query, key] = BY_QUERY ? [i, j] : [j, i];
         if (CAUSAL && key > query) continue;
         const row = (which: number) => rows[(z * 3 + which) * queries + query]!;
-        let value = Math.exp(scale * dot(a, i, b, j) - row(0)) * row(1);
-        if (!VALUES) value *= (OUTPUT ? dot(ga, i, gb, j) : 0) - row(2);
+        let value = Math.exp(scale * dot(false, i, j) - row(0)) * row(1);
+        if (!VALUES) value *= (OUTPUT ? dot(true, i, j) : 0) - row(2);
         for (let t = 0; !VALUES && PROBE && t < tokens; t++) {
           if (probed[t] === key) {
             value += h[(z * tokens + t) * queries + query]!;
           }
         }
-        const from = VALUES ? gb : b;
+        const [from, first] = VALUES ? [gb, lgb] : [b, lb];
         for (let d = 0; d < width; d++) {
-          const at = (z * width + d) * own + i;
+          const at = (lout + d) * own + i;
           out[at] = out[at]! + (VALUES ? 1 : scale) * value *
-              from[(z * width + d) * others + j]!;
+              from[(first + d) * others + j]!;
         }
       }
     }

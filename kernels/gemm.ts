@@ -257,7 +257,11 @@ export function gemm(
     a.stride === M && a.tensor.size === matrices * M * K
   ) {
     using rows = backend.alloc([matrices, M, K]);
-    transposeInto(a.tensor, rows, matrices, K);
+    transposeInto(
+      { tensor: a.tensor, batchStride: M * K },
+      { tensor: rows, batchStride: M * K },
+      [matrices, K, M],
+    );
     const turned = { tensor: rows, stride: K, batchStride: params.sa };
     gemm([M, N, K], turned, b, c, { ...options, a: "row" });
     return;

@@ -101,13 +101,13 @@ export class Plan implements Backend {
   }
 
   /** See `Backend`. */
-  write(tensor: Tensor, data: Floats): void {
-    expectData(tensor, data.length, "f32");
+  write(tensor: Tensor, data: Floats, first?: number): void {
+    expectData(tensor, data.length, "f32", first);
   }
 
   /** See `Backend`. */
-  writeHalf(tensor: Tensor, bits: Uint16Array): void {
-    expectData(tensor, bits.length, "f16");
+  writeHalf(tensor: Tensor, bits: Uint16Array, first?: number): void {
+    expectData(tensor, bits.length, "f16", first);
   }
 
   /** See `Backend`. */

@@ -19,6 +19,7 @@ const KERNEL: Kernel = {
     "sc",
     "oc",
     "shiftStride",
+    "shiftFirst",
     "alpha:f",
   ],
   ref: splitSumRef,
@@ -38,10 +39,12 @@ export interface SplitResult {
   readonly alpha: number;
   /** `[M]`. */
   readonly bias?: Tensor | undefined;
-  /** `[batch, M]`, or `[M]` where `shiftStride` is 0. */
+  /** Of each matrix M numbers, from `shiftFirst` on. */
   readonly shift?: Tensor | undefined;
-  /** Distance between the shifts of a batch. */
+  /** Distance between the shifts of a batch; 0 shares one. */
   readonly shiftStride?: number;
+  /** Where the first one begins. */
+  readonly shiftFirst?: number;
   /** Not `c` itself. */
   readonly residual?: Tensor | undefined;
   /** Add to what `c` holds. */
@@ -68,6 +71,7 @@ export function splitSum(sums: Tensor, result: SplitResult): void {
       sc,
       oc,
       shiftStride: result.shiftStride ?? 0,
+      shiftFirst: result.shiftFirst ?? 0,
       alpha,
     },
     constants: {

@@ -1,6 +1,6 @@
 // split_sum: the end of a product that was cut along k: adds up its parts, always in the same order.
 //   C[z,m,n] = alpha sum over parts of sums[z,part,m,n]
-//   (+ bias[m]) (+ shift[z * shiftStride + m]) (+ residual) (+ C), all addressed like C
+//   (+ bias[m]) (+ shift[shiftFirst + z * shiftStride + m]) (+ residual) (+ C), all addressed like C
 override WG: u32 = 64u;
 override BIAS: bool = false;
 override SHIFT: bool = false;
@@ -12,11 +12,12 @@ struct Params {
   parts: u32,
   ldc: u32, sc: u32, oc: u32,
   shiftStride: u32,
+  shiftFirst: u32,
   alpha: f32,
 }
 @group(0) @binding(0) var<storage, read> sums: array<f32>; // [batch, parts, M, N]
 @group(0) @binding(1) var<storage, read> bias: array<f32>; // [M]
-@group(0) @binding(2) var<storage, read> shift: array<f32>; // [batch or 1, M]
+@group(0) @binding(2) var<storage, read> shift: array<f32>; // M of each batch element, or of all
 @group(0) @binding(3) var<storage, read> residual: array<f32>; // like c
 @group(0) @binding(4) var<storage, read_write> c: array<f32>;
 @group(0) @binding(5) var<uniform> p: Params;
@@ -35,7 +36,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   let at = p.oc + z * p.sc + m * p.ldc + n;
   var value = p.alpha * sum;
   if (BIAS) { value += bias[m]; }
-  if (SHIFT) { value += shift[z * p.shiftStride + m]; }
+  if (SHIFT) { value += shift[p.shiftFirst + z * p.shiftStride + m]; }
   if (RESIDUAL) { value += residual[at]; }
   if (ACCUMULATE) { value += c[at]; }
   c[at] = value;

@@ -15,7 +15,7 @@ export function splitSumRef(
     Float64Array,
   ];
   const { count = 0, M = 1, N = 1, parts = 1, alpha = 1 } = p;
-  const { ldc = 0, sc = 0, oc = 0, shiftStride = 0 } = p;
+  const { ldc = 0, sc = 0, oc = 0, shiftStride = 0, shiftFirst = 0 } = p;
   const size = M * N;
   for (let i = 0; i < count; i++) {
     const z = Math.floor(i / size);
@@ -26,7 +26,7 @@ export function splitSumRef(
     }
     const at = oc + z * sc + m * ldc + i % N;
     c[at] = alpha * sum + (flags.BIAS ? bias[m]! : 0) +
-      (flags.SHIFT ? shift[z * shiftStride + m]! : 0) +
+      (flags.SHIFT ? shift[shiftFirst + z * shiftStride + m]! : 0) +
       (flags.RESIDUAL ? residual[at]! : 0) + (flags.ACCUMULATE ? c[at]! : 0);
   }
 }

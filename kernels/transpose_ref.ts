@@ -4,13 +4,12 @@ import type { Params } from "./backend.ts";
 /** Bindings x, out; see `transpose.wgsl`. */
 export function transposeRef(
   [x, out]: readonly Float64Array[],
-  { batch = 0, rows = 1, columns = 1 }: Params,
+  { batch = 0, rows = 1, columns = 1, sx = 0, so = 0, ox = 0, oo = 0 }: Params,
 ): void {
   for (let z = 0; z < batch; z++) {
-    const start = z * rows * columns;
     for (let r = 0; r < rows; r++) {
       for (let c = 0; c < columns; c++) {
-        out![start + c * rows + r] = x![start + r * columns + c]!;
+        out![oo + z * so + c * rows + r] = x![ox + z * sx + r * columns + c]!;
       }
     }
   }

@@ -209,24 +209,25 @@ export class WebGpu implements Backend {
   }
 
   /** See `Backend`. */
-  write(tensor: Tensor, data: Floats): void {
-    expectData(tensor, data.length, "f32");
+  write(tensor: Tensor, data: Floats, first?: number): void {
+    expectData(tensor, data.length, "f32", first);
     this.#put(
       tensor,
       data instanceof Float32Array ? data : new Float32Array(data),
+      first,
     );
   }
 
   /** See `Backend`. */
-  writeHalf(tensor: Tensor, bits: Uint16Array): void {
-    expectData(tensor, bits.length, "f16");
+  writeHalf(tensor: Tensor, bits: Uint16Array, first?: number): void {
+    expectData(tensor, bits.length, "f16", first);
     const even = bits.length % 2 === 0;
     const padded = even ? bits : new Uint16Array(bits.length + 1);
     if (!even) padded.set(bits); // queues take multiples of 4 bytes
-    this.#put(tensor, padded);
+    this.#put(tensor, padded, first);
   }
 
-  #put(tensor: Tensor, bytes: Float32Array | Uint16Array): void {
+  #put(tensor: Tensor, bytes: Float32Array | Uint16Array, first = 0): void {
     if (bytes.length === 0) return; // Deno's writeBuffer panics
     const buffer = tensor.storage as GPUBuffer;
     this.#unstage(buffer);
@@ -234,7 +235,7 @@ export class WebGpu implements Backend {
     if (this.#touched.has(buffer)) this.flush();
     this.#device.queue.writeBuffer(
       buffer,
-      0,
+      first * bytes.BYTES_PER_ELEMENT,
       bytes as Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>,
     );
     this.#written += bytes.byteLength;

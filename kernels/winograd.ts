@@ -44,7 +44,7 @@ const OUTPUT: Kernel = {
   name: "winograd_output",
   wgsl: outputWgsl,
   bindings: "rrrrw",
-  params: [...TILES, "slice", "firstChannel", "shiftStride"],
+  params: [...TILES, "slice", "firstChannel", "shiftStride", "shiftFirst"],
   ref: winogradOutputRef,
 };
 
@@ -55,8 +55,12 @@ const WORK_BYTES = 64 * 2 ** 20;
 export interface WinogradOptions {
   /** `[to]`. */
   readonly bias?: Tensor | undefined;
-  /** `[batch or 1, to]`. */
+  /** Of each batch element `to` numbers, from `shiftFirst` on. */
   readonly shift?: Tensor | undefined;
+  /** Distance between those of the batch elements; 0, the default, shares them. */
+  readonly shiftStride?: number;
+  /** Default 0. */
+  readonly shiftFirst?: number;
   /** Like the result. */
   readonly residual?: Tensor | undefined;
   /** Most bytes of transformed tiles held at once, and twice those of weights; to test the cutting. */
@@ -107,6 +111,7 @@ export function winograd(
   options: WinogradOptions,
 ): Tensor {
   const { bias, shift, residual, workBytes = WORK_BYTES } = options;
+  const { shiftStride = 0, shiftFirst = 0 } = options;
   const [batch = 0, , height = 0, width = 0] = x.shape;
   const backend = x.backend;
   const rows = Math.ceil(height / 2), columns = Math.ceil(width / 2);
@@ -163,7 +168,8 @@ export function winograd(
           channels: to,
           slice: here,
           firstChannel: channel,
-          shiftStride: shift && shift.shape[0] !== 1 ? to : 0,
+          shiftStride,
+          shiftFirst,
         },
         constants: {
           FLIP: Number(flip),

@@ -9,11 +9,12 @@ override RESIDUAL: bool = false;
 struct Params {
   count: u32, channels: u32, height: u32, width: u32, rows: u32, columns: u32, tiles: u32, first: u32,
   slice: u32, firstChannel: u32,
-  shiftStride: u32, // channels, or 0 for one shift shared by the batch
+  shiftStride: u32, // from one batch element's shifts to the next's, or 0 for one shared by the batch
+  shiftFirst: u32,
 }
 @group(0) @binding(0) var<storage, read> m: array<f32>; // [16, slice, tiles]
 @group(0) @binding(1) var<storage, read> bias: array<f32>; // [channels]
-@group(0) @binding(2) var<storage, read> shift: array<f32>; // [batch or 1, channels]
+@group(0) @binding(2) var<storage, read> shift: array<f32>; // channels of each batch element, or of all
 @group(0) @binding(3) var<storage, read> residual: array<f32>; // like out
 @group(0) @binding(4) var<storage, read_write> out: array<f32>; // [batch, channels, height, width]
 @group(0) @binding(5) var<uniform> p: Params;
@@ -48,7 +49,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   let m3 = line(3u, i);
   var add = 0.0;
   if (BIAS) { add += bias[o]; }
-  if (SHIFT) { add += shift[b * p.shiftStride + o]; }
+  if (SHIFT) { add += shift[p.shiftFirst + b * p.shiftStride + o]; }
   let top = m0 + m1 + m2 + add;
   let bottom = m1 - m2 - m3 + add;
   let base = (b * p.channels + o) * p.height * p.width;

@@ -117,6 +117,7 @@ export function winogradOutputRef(
     slice = 1,
     firstChannel = 0,
     shiftStride = 0,
+    shiftFirst = 0,
   } = p;
   const values = new Float64Array(16);
   const square = new Float64Array(4);
@@ -131,7 +132,7 @@ export function winogradOutputRef(
     }
     sandwich(A_TRANSPOSED, values, 4, square);
     const add = (flags.BIAS ? bias[o]! : 0) +
-      (flags.SHIFT ? shift[b * shiftStride + o]! : 0);
+      (flags.SHIFT ? shift[shiftFirst + b * shiftStride + o]! : 0);
     const y0 = Math.floor(t % (rows * columns) / columns) * 2;
     const x0 = t % columns * 2;
     for (let s = 0; s < 4; s++) {

@@ -1,5 +1,10 @@
 /** The building blocks of UNet and VAE: resnets, transformers, down- and upsampling. */
-import { attention } from "../kernels/attention.ts";
+import {
+  type Attended,
+  attention,
+  type AttentionOptions,
+  selfAttention,
+} from "../kernels/attention.ts";
 import type { Tensor } from "../kernels/backend.ts";
 import { conv, conv3x3 } from "../kernels/conv.ts";
 import { geglu } from "../kernels/geglu.ts";
@@ -9,6 +14,7 @@ import { linear } from "../kernels/linear.ts";
 import { recompute } from "../kernels/recompute.ts";
 import { upsampleNearest } from "../kernels/upsample.ts";
 import type { Affine, Layer, Parameters } from "./parameters.ts";
+import type { TimeLayers } from "./time_layers.ts";
 
 /** Asks for and receives attention probabilities while a network runs. */
 export interface ProbeHooks {
@@ -43,8 +49,8 @@ export interface Resnet {
   readonly norm1: Affine;
   /** First convolution. */
   readonly conv1: Layer;
-  /** Of the time embedding. */
-  readonly time: Layer | undefined;
+  /** Which of the shifts by the time embedding is its first channel's. */
+  readonly firstShift: number | undefined;
   /** Second GroupNorm. */
   readonly norm2: Affine;
   /** Second convolution. */
@@ -59,8 +65,8 @@ export interface ResnetSize {
   readonly from: number;
   /** Channels out. */
   readonly to: number;
-  /** Channels of the time embedding; 0 for none, as in the VAE. */
-  readonly time: number;
+  /** Where its layer of the time embedding goes; none in the VAE. */
+  readonly time?: TimeLayers | undefined;
   /** GroupNorm groups. */
   readonly groups: number;
   /** GroupNorm eps: 1e-5 in the UNet, 1e-6 in the VAE. */
@@ -78,7 +84,7 @@ export function resnetParameters(
     eps,
     norm1: p.affine(`${name}norm1`, from),
     conv1: p.conv3x3(`${name}conv1`, to, from),
-    time: time ? p.linear(`${name}time_emb_proj`, to, time) : undefined,
+    firstShift: time?.add(`${name}time_emb_proj`, to),
     norm2: p.affine(`${name}norm2`, to),
     conv2: p.conv3x3(`${name}conv2`, to, to),
     shortcut: from === to
@@ -91,20 +97,21 @@ export function resnetParameters(
  * Runs a resnet.
  *
  * @param x `[batch, from, height, width]`.
- * @param time SiLU of the time embedding, `[batch or 1, time, 1]`.
+ * @param shifts What the time embedding adds to the channels of all resnets, of `timeShifts`.
  * @returns `[batch, to, height, width]`.
  */
-export function resnet(r: Resnet, x: Tensor, time?: Tensor): Tensor {
+export function resnet(r: Resnet, x: Tensor, shifts?: Tensor): Tensor {
   const { groups, eps } = r;
   using first = groupNorm(x, r.norm1.weight, r.norm1.bias, {
     groups,
     eps,
     silu: true,
   });
-  using shift = r.time && time
-    ? linear(time, r.time.weight, { bias: r.time.bias })
-    : undefined;
-  using hidden = conv3x3(first, r.conv1.weight, { bias: r.conv1.bias, shift });
+  using hidden = conv3x3(first, r.conv1.weight, {
+    bias: r.conv1.bias,
+    shift: shifts,
+    shiftFirst: r.firstShift,
+  });
   using second = groupNorm(hidden, r.norm2.weight, r.norm2.bias, {
     groups,
     eps,
@@ -128,6 +135,14 @@ export interface Attention {
   readonly out: Layer;
 }
 
+/** Projections of one self-attention layer. */
+export interface SelfAttention {
+  /** Queries, keys and values of the first head, of the second one, and so on. */
+  readonly qkv: Layer;
+  /** Result. */
+  readonly out: Layer;
+}
+
 /** LayerNorm, self-attention, LayerNorm, cross-attention, LayerNorm, GEGLU feed-forward, each plus its input. */
 export interface TransformerBlock {
   /** Attention heads. */
@@ -135,7 +150,7 @@ export interface TransformerBlock {
   /** Before self-attention. */
   readonly norm1: Affine;
   /** Self-attention. */
-  readonly self: Attention;
+  readonly self: SelfAttention;
   /** Before cross-attention. */
   readonly norm2: Affine;
   /** Attention to the text. */
@@ -162,16 +177,30 @@ export interface TransformerSize {
   readonly depth: number;
 }
 
-function attentionParameters(
+function selfAttentionParameters(
   p: Parameters,
   name: string,
-  channels: number,
-  keys: number,
+  { channels, heads }: TransformerSize,
+): SelfAttention {
+  const layers = ["to_q", "to_k", "to_v"].map((part) => ({
+    name: `${name}.${part}`,
+    out: channels,
+  }));
+  return {
+    qkv: p.stacked(layers, channels, { turns: heads, bias: false }),
+    out: p.linear(`${name}.to_out.0`, channels, channels),
+  };
+}
+
+function crossAttentionParameters(
+  p: Parameters,
+  name: string,
+  { channels, text }: TransformerSize,
 ): Attention {
   return {
     q: p.linear(`${name}.to_q`, channels, channels, false),
-    k: p.linear(`${name}.to_k`, channels, keys, false),
-    v: p.linear(`${name}.to_v`, channels, keys, false),
+    k: p.linear(`${name}.to_k`, channels, text, false),
+    v: p.linear(`${name}.to_v`, channels, text, false),
     out: p.linear(`${name}.to_out.0`, channels, channels),
   };
 }
@@ -182,13 +211,13 @@ export function transformerBlockParameters(
   name: string,
   size: TransformerSize,
 ): TransformerBlock {
-  const { channels, heads, text } = size;
+  const { channels, heads } = size;
   return {
     heads,
     norm1: p.affine(`${name}norm1`, channels),
-    self: attentionParameters(p, `${name}attn1`, channels, channels),
+    self: selfAttentionParameters(p, `${name}attn1`, size),
     norm2: p.affine(`${name}norm2`, channels),
-    cross: attentionParameters(p, `${name}attn2`, channels, text),
+    cross: crossAttentionParameters(p, `${name}attn2`, size),
     norm3: p.affine(`${name}norm3`, channels),
     expand: p.linear(`${name}ff.net.0.proj`, 8 * channels, channels),
     shrink: p.linear(`${name}ff.net.2`, channels, 4 * channels),
@@ -231,26 +260,21 @@ function keysAndValues(
   return made;
 }
 
-/** Attention of `x` to `keys`, projected and added to `residual`. */
+/** Runs attention for the hooks of a site, projects what it gives and adds that to `residual`. */
 function attend(
-  a: Attention,
-  x: Tensor,
-  keys: TextContext,
+  run: (options: AttentionOptions) => Attended,
+  out: Layer,
   residual: Tensor,
   { heads, site, hooks }: { heads: number; site: string; hooks: ProbeHooks },
 ): Tensor {
-  using q = linear(x, a.q.weight);
-  const { k: own, v: values } = keysAndValues(a, keys);
-  using k = own;
-  using v = values;
-  const { out, logProbs } = attention(q, k, v, {
+  const { out: made, logProbs } = run({
     heads,
     probe: hooks.probe?.(site),
     edit: hooks.edit?.(site),
   });
-  using attended = out;
+  using attended = made;
   if (logProbs) hooks.onProbe?.(site, logProbs);
-  return linear(attended, a.out.weight, { bias: a.out.bias, residual });
+  return linear(attended, out.weight, { bias: out.bias, residual });
 }
 
 /**
@@ -268,17 +292,28 @@ export function transformerBlock(
 ): Tensor {
   const { heads } = b;
   using n1 = layerNorm(x, b.norm1.weight, b.norm1.bias, LAYER_NORM_EPS);
-  using x1 = attend(b.self, n1, { states: n1 }, x, {
-    heads,
-    site: `${site}attn1`,
-    hooks,
-  });
+  using x1 = attend(
+    (options) => {
+      using qkv = linear(n1, b.self.qkv.weight);
+      return selfAttention(qkv, options);
+    },
+    b.self.out,
+    x,
+    { heads, site: `${site}attn1`, hooks },
+  );
   using n2 = layerNorm(x1, b.norm2.weight, b.norm2.bias, LAYER_NORM_EPS);
-  using x2 = attend(b.cross, n2, text, x1, {
-    heads,
-    site: `${site}attn2`,
-    hooks,
-  });
+  using x2 = attend(
+    (options) => {
+      using q = linear(n2, b.cross.q.weight);
+      const { k: keys, v: values } = keysAndValues(b.cross, text);
+      using k = keys;
+      using v = values;
+      return attention(q, k, v, options);
+    },
+    b.cross.out,
+    x1,
+    { heads, site: `${site}attn2`, hooks },
+  );
   using n3 = layerNorm(x2, b.norm3.weight, b.norm3.bias, LAYER_NORM_EPS);
   using wide = linear(n3, b.expand.weight, { bias: b.expand.bias });
   using gated = geglu(wide);

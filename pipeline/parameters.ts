@@ -89,11 +89,35 @@ export interface Layer {
   readonly bias: Tensor | undefined;
 }
 
+/** A layer that shares a tensor with others. */
+export interface Rows {
+  /** Its name in the checkpoint. */
+  readonly name: string;
+  /** Its rows. */
+  readonly out: number;
+}
+
+/** How layers lie in the tensor that they share. */
+export interface StackOptions {
+  /** Parts that the rows of each layer come in; see `Parameters.stacked`. */
+  readonly turns?: number;
+  /** Whether they have biases. Default true. */
+  readonly bias?: boolean;
+}
+
+/** Where some numbers of a checkpoint's tensor go. */
+interface Place {
+  readonly tensor: Tensor;
+  /** The first of them in `tensor`. */
+  readonly first: number;
+  readonly count: number;
+}
+
 interface Wanted {
   readonly name: string;
   readonly shape: readonly number[];
-  /** One, or the rows in parts. */
-  readonly tensors: readonly Tensor[];
+  /** One after the other. */
+  readonly places: readonly Place[];
   readonly winograd: boolean;
 }
 
@@ -109,6 +133,7 @@ export class Parameters implements Disposable {
   readonly #source: WeightSource;
   readonly #storage: StorageType;
   readonly #wanted: Wanted[] = [];
+  readonly #tensors: Tensor[] = [];
   #scratch: Scratch | undefined;
   readonly #known = new Set<string>();
 
@@ -169,11 +194,66 @@ export class Parameters implements Disposable {
     const tensors: Tensor[] = [];
     for (let first = 0; first < rows; first += most) {
       const shape = [Math.min(most, rows - first), channels];
-      tensors.push(this.backend.alloc(shape, this.#storage));
+      tensors.push(this.#alloc(shape, this.#storage));
     }
-    const winograd = false;
-    this.#wanted.push({ name, shape: [rows, channels], tensors, winograd });
+    const places = tensors.map(whole);
+    this.#wanted.push({
+      name,
+      shape: [rows, channels],
+      places,
+      winograd: false,
+    });
     return tensors;
+  }
+
+  /**
+   * Linear layers of the same input as one, so that one product does them all: their rows one below the
+   * other, or by turns.
+   *
+   * @param options.turns The rows of each layer come in so many equal parts: first those of the first turn,
+   *   layer by layer, then those of the second one, and so on. Default 1.
+   */
+  stacked(
+    layers: readonly Rows[],
+    channels: number,
+    { turns = 1, bias = true }: StackOptions = {},
+  ): Layer {
+    // Halves are written in pairs.
+    const even = layers.every(({ out }) => out / turns * channels % 2 === 0);
+    const type = even ? this.#storage : "f32";
+    return {
+      weight: this.#stack(layers, turns, ".weight", [channels], type),
+      bias: bias ? this.#stack(layers, turns, ".bias", [], "f32") : undefined,
+    };
+  }
+
+  #stack(
+    layers: readonly Rows[],
+    turns: number,
+    suffix: string,
+    line: readonly number[],
+    type: StorageType,
+  ): Tensor {
+    for (const { name, out } of layers) {
+      this.#check(name + suffix, [out, ...line]);
+    }
+    const rows = layers.reduce((sum, { out }) => sum + out, 0);
+    const tensor = this.#alloc([rows, ...line], type);
+    const perTurn = tensor.size / turns;
+    let first = 0; // in a turn
+    for (const { name, out } of layers) {
+      const shape = [out, ...line];
+      const count = sizeOf(shape) / turns;
+      const places = Array.from({ length: turns }, (_, turn): Place => ({
+        tensor,
+        first: turn * perTurn + first,
+        count,
+      }));
+      const winograd = false;
+      this.#wanted.push({ name: name + suffix, shape, places, winograd });
+      first += count;
+    }
+    return tensor;
   }
 
   /** `name.weight` and `name.bias`, both `[channels]`. */
@@ -269,11 +349,11 @@ export class Parameters implements Disposable {
   }
 
   /** Bytes of a wanted tensor in its file; 0 where it is not read as bytes. */
-  #fileBytes({ name, shape, tensors }: Wanted): number {
+  #fileBytes({ name, shape, places }: Wanted): number {
     const { dtype } = this.#source.tensors.get(name)!;
     if (!this.#source.readBytes) return 0;
     if (dtype === "F32") return 4 * sizeOf(shape);
-    return dtype === "F16" && tensors[0]!.type === "f16"
+    return dtype === "F16" && places[0]!.tensor.type === "f16"
       ? 2 * sizeOf(shape)
       : 0;
   }
@@ -289,7 +369,7 @@ export class Parameters implements Disposable {
   }
 
   #fill(
-    { name, shape, tensors, winograd }: Wanted,
+    { name, shape, places, winograd }: Wanted,
     data: Float32Array | Uint16Array | undefined,
   ): void {
     const what = `Cannot load ${this.#source.name}: tensor ${name}`;
@@ -298,18 +378,19 @@ export class Parameters implements Disposable {
     } else checkFloats(data!, what);
     if (winograd) {
       using raw = this.backend.upload(data as Float32Array, shape);
-      winogradWeight(raw, tensors[0]!);
+      winogradWeight(raw, places[0]!.tensor);
       return;
     }
-    let first = 0;
-    for (const tensor of tensors) {
-      const part = data!.subarray(first, first += tensor.size);
+    let from = 0;
+    for (const { tensor, first, count } of places) {
+      const part = data!.subarray(from, from += count);
       if (tensor.type === "f32") {
-        this.backend.write(tensor, part as Float32Array);
+        this.backend.write(tensor, part as Float32Array, first);
       } else {
         this.backend.writeHalf(
           tensor,
           part instanceof Uint16Array ? part : narrow(part, what),
+          first,
         );
       }
     }
@@ -317,9 +398,14 @@ export class Parameters implements Disposable {
 
   /** Frees every tensor. */
   [Symbol.dispose](): void {
-    for (const { tensors } of this.#wanted.splice(0)) {
-      for (const tensor of tensors) tensor.dispose();
-    }
+    this.#wanted.length = 0;
+    for (const tensor of this.#tensors.splice(0)) tensor.dispose();
+  }
+
+  #alloc(shape: readonly number[], type: StorageType): Tensor {
+    const tensor = this.backend.alloc(shape, type);
+    this.#tensors.push(tensor);
+    return tensor;
   }
 
   #want(
@@ -329,11 +415,11 @@ export class Parameters implements Disposable {
     winograd?: readonly number[],
   ): Tensor {
     this.#check(name, shape);
-    const tensor = this.backend.alloc(winograd ?? shape, type);
+    const tensor = this.#alloc(winograd ?? shape, type);
     this.#wanted.push({
       name,
       shape,
-      tensors: [tensor],
+      places: [whole(tensor)],
       winograd: winograd !== undefined,
     });
     return tensor;
@@ -367,6 +453,11 @@ export class Parameters implements Disposable {
     }
     this.#known.add(name);
   }
+}
+
+/** All of a tensor. */
+function whole(tensor: Tensor): Place {
+  return { tensor, first: 0, count: tensor.size };
 }
 
 function checkFloats(data: Float32Array, what: string): void {

@@ -33,6 +33,7 @@ import {
 import type { AddedChannels, Conditioning } from "./conditioning.ts";
 import { type ConfigReader, readConfig } from "./config.ts";
 import { WeightsError } from "../weights/errors.ts";
+import { TimeLayers, timeShifts } from "./time_layers.ts";
 import { sinusoid } from "./timestep.ts";
 
 /** What the config of a UNet says, checked. */
@@ -179,6 +180,8 @@ export interface Unet extends Disposable {
   readonly time1: Layer;
   /** Second layer. */
   readonly time2: Layer;
+  /** From there to what every resnet adds to its channels. */
+  readonly shifts: Layer;
   /** SDXL: both layers of what is added to the time embedding. */
   readonly added: readonly [Layer, Layer] | undefined;
   /** First convolution. */
@@ -302,8 +305,15 @@ function build(
   const first = c.channels[0]!;
   const last = c.channels[levels - 1]!;
   const time = 4 * first;
+  const times = new TimeLayers(time);
   const res = (name: string, from: number, to: number): Resnet =>
-    resnetParameters(p, name, { from, to, time, groups: c.groups, eps: c.eps });
+    resnetParameters(p, name, {
+      from,
+      to,
+      time: times,
+      groups: c.groups,
+      eps: c.eps,
+    });
   const attend = (name: string, level: number): Transformer =>
     transformerParameters(p, name, {
       channels: c.channels[level]!,
@@ -360,6 +370,7 @@ function build(
   return {
     time1: p.linear("time_embedding.linear_1", time, first),
     time2: p.linear("time_embedding.linear_2", time, time),
+    shifts: times.parameters(p),
     added: c.added && [
       p.linear(
         "add_embedding.linear_1",
@@ -406,6 +417,7 @@ export function unetForward(
   };
   using embedding = timeEmbedding(unet, timestep, conditioning, hooks);
   using time = activation(embedding, "silu"); // every resnet starts with it
+  using shifts = timeShifts(unet.shifts, time);
 
   let x = stage(
     "conv_in",
@@ -414,7 +426,7 @@ export function unetForward(
   const skips = [x.retain()];
   unet.down.forEach((block, i) => {
     block.resnets.forEach((r, j) => {
-      x = into(x, (h) => resnet(r, h, time));
+      x = into(x, (h) => resnet(r, h, shifts));
       const t = block.transformers[j];
       if (t) {
         x = into(
@@ -433,7 +445,7 @@ export function unetForward(
     stage(`down_blocks.${i}`, x);
   });
 
-  x = into(x, (h) => resnet(unet.middle.resnets[0]!, h, time));
+  x = into(x, (h) => resnet(unet.middle.resnets[0]!, h, shifts));
   x = into(
     x,
     (h) =>
@@ -447,14 +459,14 @@ export function unetForward(
   );
   x = stage(
     "mid_block",
-    into(x, (h) => resnet(unet.middle.resnets[1]!, h, time)),
+    into(x, (h) => resnet(unet.middle.resnets[1]!, h, shifts)),
   );
 
   unet.up.forEach((block, i) => {
     block.resnets.forEach((r, j) => {
       using skip = skips.pop()!;
       x = into(x, (h) => concatChannels(h, skip));
-      x = into(x, (h) => resnet(r, h, time));
+      x = into(x, (h) => resnet(r, h, shifts));
       const t = block.transformers[j];
       if (t) {
         x = into(

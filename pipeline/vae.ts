@@ -166,7 +166,6 @@ function coder(
     resnetParameters(p, `${kind}.${name}.`, {
       from,
       to,
-      time: 0,
       groups: c.groups,
       eps: EPS,
     });

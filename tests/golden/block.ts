@@ -18,7 +18,12 @@ import {
   transformerParameters,
   upsample,
 } from "../../pipeline/blocks.ts";
-import { Parameters, type WeightSource } from "../../pipeline/parameters.ts";
+import {
+  type Layer,
+  Parameters,
+  type WeightSource,
+} from "../../pipeline/parameters.ts";
+import { TimeLayers, timeShifts } from "../../pipeline/time_layers.ts";
 import { checkModule, type GoldenCase } from "./case.ts";
 
 type Run = (c: GoldenCase) => Promise<void>;
@@ -62,10 +67,13 @@ function anyResnet(
   p: Parameters,
   name: string,
   shape: (name: string) => readonly number[],
-  { groups, eps }: { groups: number; eps: number },
+  { groups, eps, time }: {
+    groups: number;
+    eps: number;
+    time?: TimeLayers | undefined;
+  },
 ): Resnet {
   const [to = 0, from = 0] = shape(`${name}conv1.weight`);
-  const [, time = 0] = shape(`${name}time_emb_proj.weight`);
   return resnetParameters(p, name, { from, to, time, groups, eps });
 }
 
@@ -99,6 +107,11 @@ function probes(c: GoldenCase, text: Tensor): ProbeHooks {
     onProbe: (site, logProbs) =>
       c.expectProbabilities(`probs.${site}`, c.own(logProbs)),
   };
+}
+
+/** For the layers of a module's resnets. */
+function timeLayers(c: GoldenCase): TimeLayers {
+  return new TimeLayers(c.shape("input.temb").at(-1)!);
 }
 
 /** The time embedding `[batch, channels, 1]`. */
@@ -142,36 +155,45 @@ async function transformerCase(c: GoldenCase): Promise<void> {
   );
 }
 
+/** The shifts of a module's resnets. */
+function shiftsOf(layer: Layer, temb: Tensor): Tensor {
+  using time = activation(temb, "silu");
+  return timeShifts(layer, time);
+}
+
 async function resnetCase(c: GoldenCase): Promise<void> {
-  const r = await build(
-    c,
-    (p, shape) => anyResnet(p, "", shape, c.attributes),
-  );
+  const { groups, eps } = c.attributes;
+  const timed = c.has("input.temb");
+  const [r, layer] = await build(c, (p, shape) => {
+    const time = timed ? timeLayers(c) : undefined;
+    const made = anyResnet(p, "", shape, { groups, eps, time });
+    return [made, time?.parameters(p)] as const;
+  });
   const x = await c.upload("input.x");
-  if (!c.has("input.temb")) {
-    return await checkModule(c, { x }, [], () => resnet(r, x));
-  }
+  if (!layer) return await checkModule(c, { x }, [], () => resnet(r, x));
   const temb = await timeInput(c);
   await checkModule(c, { x, temb }, [], () => {
-    using time = activation(temb, "silu");
-    return resnet(r, x, time);
+    using shifts = shiftsOf(layer, temb);
+    return resnet(r, x, shifts);
   });
 }
 
 async function middleCase(c: GoldenCase): Promise<void> {
   const { heads, groups, resnet_eps: eps } = c.attributes;
-  const [first, t, second] = await build(c, (p, shape) =>
+  const time = timeLayers(c);
+  const [first, t, second, layer] = await build(c, (p, shape) =>
     [
-      anyResnet(p, "resnets.0.", shape, { groups, eps }),
+      anyResnet(p, "resnets.0.", shape, { groups, eps, time }),
       anyTransformer(p, "attentions.0.", shape, { heads, groups, depth: 1 }),
-      anyResnet(p, "resnets.1.", shape, { groups, eps }),
+      anyResnet(p, "resnets.1.", shape, { groups, eps, time }),
+      time.parameters(p),
     ] as const);
   const x = await c.upload("input.x");
   const temb = await timeInput(c);
   const text = await c.uploadSwapped("input.text");
   await checkModule(c, { x, temb, text }, ["text"], () => {
-    using time = activation(temb, "silu");
-    using before = resnet(first, x, time);
+    using shifts = shiftsOf(layer, temb);
+    using before = resnet(first, x, shifts);
     using attended = transformer(
       t,
       before,
@@ -179,7 +201,7 @@ async function middleCase(c: GoldenCase): Promise<void> {
       "attentions.0.",
       probes(c, text),
     );
-    return resnet(second, attended, time);
+    return resnet(second, attended, shifts);
   });
 }
 
@@ -187,9 +209,10 @@ async function upCase(c: GoldenCase): Promise<void> {
   const { heads, groups, resnet_eps: eps } = c.attributes;
   const names = [...c.entry.tensors ? Object.keys(c.entry.tensors) : []]
     .filter((name) => /^input\.skip\d+$/.test(name)).sort();
-  const { layers, resample } = await build(c, (p, shape) => {
+  const time = timeLayers(c);
+  const { layers, layer, resample } = await build(c, (p, shape) => {
     const layers = names.map((_, i) => ({
-      r: anyResnet(p, `resnets.${i}.`, shape, { groups, eps }),
+      r: anyResnet(p, `resnets.${i}.`, shape, { groups, eps, time }),
       t: anyTransformer(p, `attentions.${i}.`, shape, {
         heads,
         groups,
@@ -197,7 +220,11 @@ async function upCase(c: GoldenCase): Promise<void> {
       }),
     }));
     const [to = 0, from = 0] = shape("upsamplers.0.conv.weight");
-    return { layers, resample: p.conv3x3("upsamplers.0.conv", to, from) };
+    return {
+      layers,
+      layer: time.parameters(p),
+      resample: p.conv3x3("upsamplers.0.conv", to, from),
+    };
   });
   const skips: Record<string, Tensor> = {};
   for (const name of names) {
@@ -209,12 +236,12 @@ async function upCase(c: GoldenCase): Promise<void> {
   const [, , height = 1, width = 1] = c.shape("expected.out");
   const leaves = { x, temb, text, ...skips };
   await checkModule(c, leaves, ["text"], () => {
-    using time = activation(temb, "silu");
+    using shifts = shiftsOf(layer, temb);
     const stack = Object.values(skips);
     let hidden = x.retain();
     layers.forEach(({ r, t }, i) => {
       hidden = into(hidden, (h) => concatChannels(h, stack.pop()!));
-      hidden = into(hidden, (h) => resnet(r, h, time));
+      hidden = into(hidden, (h) => resnet(r, h, shifts));
       hidden = into(
         hidden,
         (h) =>

@@ -1,6 +1,10 @@
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
-import { attention, type AttentionOptions } from "../../kernels/attention.ts";
+import {
+  attention,
+  type AttentionOptions,
+  selfAttention,
+} from "../../kernels/attention.ts";
 import { sizeOf } from "../../kernels/backend.ts";
 import { testBackend } from "../backend.ts";
 import { U } from "../compare.ts";
@@ -17,6 +21,27 @@ interface Case extends AttentionOptions {
   /** Which of out and logProbs get a gradient. */
   readonly seeded?: readonly number[];
   readonly wrt?: readonly number[];
+  /** Queries, keys and values in one tensor, head by head. */
+  readonly packed?: boolean;
+}
+
+/** Queries, keys and values `[batch, heads width, ...space]` as `selfAttention` takes them. */
+function pack(
+  { batch = 1, heads, width }: Case,
+  parts: readonly [Input, Input, Input],
+): Input {
+  const { shape: [, , ...space] } = parts[0];
+  const size = width * sizeOf(space); // of a head
+  const data = new Float32Array(batch * heads * 3 * size);
+  for (let z = 0; z < batch * heads; z++) {
+    parts.forEach((part, i) =>
+      data.set(
+        part.data.subarray(z * size, (z + 1) * size),
+        (3 * z + i) * size,
+      )
+    );
+  }
+  return { data, shape: [batch, 3 * heads * width, ...space] };
 }
 
 /** Attention in float64, as the formula says, head by head and query by query. */
@@ -60,7 +85,7 @@ function formula(
 
 async function checkAttention(c: Case): Promise<void> {
   const { batch = 1, heads, width, queries, keys, scale = 3 } = c;
-  const inputs = [
+  const parts = [
     input(1, [batch, heads * width, ...queries], scale),
     input(2, [batch, heads * width, ...keys]),
     input(3, [batch, heads * width, ...keys]),
@@ -73,13 +98,16 @@ async function checkAttention(c: Case): Promise<void> {
   const score = scale / 3 * (2 + Math.sqrt(width)) * U;
   const share = score + (3 + 2 * spread) * 2 * U;
   const values = share + (4 + Math.sqrt(count)) * U;
+  const { packed = false } = c;
   await checkOp(`attention ${JSON.stringify(c)}`, {
-    inputs,
-    wrt: c.wrt ?? [0, 1, 2],
+    inputs: packed ? [pack(c, parts)] : parts,
+    wrt: c.wrt ?? (packed ? [0] : [0, 1, 2]),
     ...c.seeded ? { seeded: c.seeded } : {},
     forward: (q, k, v) => {
-      const { out, logProbs } = attention(q, k, v, c);
-      assert.deepEqual(out.shape, q.shape);
+      const { out, logProbs } = packed
+        ? selfAttention(q!, c)
+        : attention(q!, k!, v!, c);
+      assert.deepEqual(out.shape, parts[0].shape);
       assert.deepEqual(
         logProbs?.shape,
         c.probe && [batch, heads, c.probe.length, ...queries],
@@ -94,7 +122,7 @@ async function checkAttention(c: Case): Promise<void> {
     // Then one more sum, over keys or queries.
     grads: 2 * values + (4 + Math.sqrt(Math.max(count, cells))) * U,
     numeric: c.numeric ?? true,
-    formula: () => formula(c, inputs),
+    formula: () => formula(c, parts),
   });
 }
 
@@ -263,6 +291,66 @@ test("attention() keeps log-probabilities where the probability underflows", asy
   assert.ok(least < -200, `the case must be extreme: ${least}`);
 });
 
+test("selfAttention() matches the definition for queries, keys and values in one tensor", async () => {
+  const packed = (c: Omit<Case, "keys" | "packed">) =>
+    checkAttention({ ...c, keys: c.queries, packed: true });
+  await packed({ heads: 1, width: 1, queries: [1] });
+  await packed({ batch: 2, heads: 3, width: 4, queries: [7] });
+  await packed({ heads: 2, width: 5, queries: [3, 4] });
+  await packed({ batch: 2, heads: 2, width: 3, queries: [9], causal: true });
+  for (const chunkBytes of [1, 2 ** 20]) {
+    const base = { batch: 2, heads: 2, width: 3, queries: [13], chunkBytes };
+    for (const seeded of [[0], [1], [0, 1]]) {
+      await packed({ ...base, seeded, probe: [4, 1] });
+    }
+  }
+  const numeric = false;
+  // Sums over queries in either way, in one chunk and in several.
+  for (const width of [8, 16]) {
+    const base = { batch: 2, heads: 2, width, numeric };
+    await packed({ ...base, queries: [8, 8] });
+    await packed({ ...base, queries: [8, 8], chunkBytes: 2 ** 14 });
+    await packed({ ...base, queries: [65], probe: [64] });
+  }
+  // Products large enough for gemm_texel, and heads too wide for the flash kernels.
+  await packed({ heads: 8, width: 40, queries: [16, 16], numeric });
+  await packed({ heads: 2, width: 161, queries: [33], numeric });
+});
+
+test("selfAttention() gives the numbers of attention()", async () => {
+  const c = { batch: 2, heads: 2, width: 16, queries: [8, 8], keys: [8, 8] };
+  const parts = [1, 2, 3].map((seed) => input(seed, [2, 32, 8, 8], 3)) as [
+    Input,
+    Input,
+    Input,
+  ];
+  const backend = await testBackend();
+  const options = { heads: 2, probe: [5, 60] };
+  const one = await runOp(backend, {
+    inputs: [pack(c, parts)],
+    wrt: [0],
+    forward: (qkv) => {
+      const { out, logProbs } = selfAttention(qkv!, options);
+      return [out, logProbs!];
+    },
+  });
+  const three = await runOp(backend, {
+    inputs: parts,
+    wrt: [0, 1, 2],
+    forward: (q, k, v) => {
+      const { out, logProbs } = attention(q!, k!, v!, options);
+      return [out, logProbs!];
+    },
+  });
+  assert.deepEqual(one.values, three.values);
+  const grads = three.grads.map((data, i) => ({ ...parts[i]!, data }));
+  const { data } = pack(c, grads as [Input, Input, Input]);
+  assert.deepEqual(
+    Float32Array.from(one.grads[0]!),
+    Float32Array.from(data),
+  );
+});
+
 test("attention() refuses what does not fit", async () => {
   const backend = await testBackend();
   const before = backend.memory.liveBytes;
@@ -274,6 +362,16 @@ test("attention() refuses what does not fit", async () => {
     const refused = (run: () => unknown, message: RegExp) =>
       assert.throws(run, { name: "RangeError", message });
     refused(() => attention(q, k, k, { heads: 3 }), /3 heads must divide/);
+    refused(() => selfAttention(q, { heads: 2 }), /6 heads must divide/);
+    refused(
+      () => selfAttention(other, { heads: 1, probe: [3] }),
+      /3 heads must divide/,
+    );
+    using three = backend.alloc([1, 6, 3]);
+    refused(
+      () => selfAttention(three, { heads: 2, probe: [3] }),
+      /key must be below 3/,
+    );
     refused(() => attention(q, other, other, { heads: 2 }), /attention keys/);
     refused(() => attention(q, k, longer, { heads: 2 }), /attention values/);
     for (const key of [3, -1, 0.5, NaN]) {

@@ -13,6 +13,7 @@ import { combine } from "../../kernels/combine.ts";
 import { Cpu } from "../../kernels/cpu.ts";
 import { DeviceLostError, DeviceMemoryError } from "../../kernels/errors.ts";
 import { gemm } from "../../kernels/gemm.ts";
+import { toHalves } from "../../kernels/half.ts";
 import { Plan } from "../../kernels/plan.ts";
 import { WebGpu } from "../../kernels/webgpu.ts";
 import { BACKEND, DEVICE, KERNELS, testBackend } from "../backend.ts";
@@ -70,6 +71,49 @@ test("Backend.write() does not reach dispatches that came before it", async () =
   using after = combine(x, 1, x, 0);
   const values = await backend.read([before, after]);
   assert.deepEqual(values.map((v) => [...v]), [[1, 2], [10, 20]]);
+});
+
+test("Backend.write() writes a part of a tensor", async () => {
+  const backend = await testBackend();
+  using x = backend.upload([1, 2, 3, 4, 5], [5]);
+  backend.write(x, Float32Array.of(20, 30), 1);
+  backend.write(x, Float32Array.of(50), 4);
+  const [values] = await backend.read([x]);
+  assert.deepEqual([...values!], [1, 20, 30, 4, 50]);
+  for (const [count, first] of [[2, 4], [1, -1], [1, 0.5], [6, 0]] as const) {
+    assert.throws(() => backend.write(x, new Float32Array(count), first), {
+      name: "RangeError",
+      message: /data must lie inside 5 numbers/,
+    });
+  }
+  assert.throws(() => backend.write(x, new Float32Array(2)), {
+    name: "RangeError",
+    message: /data must hold 5 numbers: current 2/,
+  });
+});
+
+test("Backend.writeHalf() writes a part of a tensor, pairs of numbers at a time", async () => {
+  const backend = await testBackend();
+  using a = backend.alloc([7, 1], "f16");
+  backend.writeHalf(a, toHalves(Float32Array.of(1, 2, 3, 4, 5, 6, 7)));
+  backend.writeHalf(a, toHalves(Float32Array.of(30, 40)), 2);
+  backend.writeHalf(a, toHalves(Float32Array.of(70)), 6); // the last one has no other
+  using one = backend.upload([1], [1, 1]);
+  using y = backend.alloc([7, 1]);
+  gemm(
+    [7, 1, 1],
+    { tensor: a, stride: 1 },
+    { tensor: one, stride: 1 },
+    { tensor: y, stride: 1 },
+  );
+  const [values] = await backend.read([y]);
+  assert.deepEqual([...values!], [1, 2, 30, 40, 5, 6, 70]);
+  for (const [count, first] of [[2, 1], [1, 2]] as const) {
+    assert.throws(() => backend.writeHalf(a, new Uint16Array(count), first), {
+      name: "RangeError",
+      message: /must begin and end at even numbers/,
+    });
+  }
 });
 
 test("Backend reuses memory only behind the dispatches that read it", async () => {

@@ -61,6 +61,8 @@ interface Conv3x3Case {
   readonly x: readonly [number, number, number, number];
   readonly out: number;
   readonly shift?: "batch" | "shared";
+  /** Which number of a row of shifts is the first channel's; two more than are needed follow. */
+  readonly shiftFirst?: number;
   readonly bias?: boolean;
   readonly residual?: boolean;
   readonly numeric?: boolean;
@@ -77,7 +79,9 @@ async function checkConv3x3(given: Conv3x3Case): Promise<void> {
   const shape = [out, channels, 3, 3];
   const weight = c.raw === "f16" ? halfInput(2, shape) : input(2, shape);
   const bias = c.bias ? input(3, [out]) : undefined;
-  const shift = c.shift && input(4, [c.shift === "shared" ? 1 : batch, out]);
+  const { shiftFirst } = c;
+  const row = shiftFirst === undefined ? out : shiftFirst + out + 2;
+  const shift = c.shift && input(4, [c.shift === "shared" ? 1 : batch, row]);
   const residual = c.residual && input(5, [batch, out, height, width]);
   const inputs = [x, weight];
   const wrt = [0];
@@ -103,6 +107,7 @@ async function checkConv3x3(given: Conv3x3Case): Promise<void> {
         conv3x3(all[0]!, u, {
           bias: all[atBias],
           shift: all[atShift],
+          shiftFirst,
           residual: all[atResidual],
           ...workBytes ? { workBytes } : {},
         }),
@@ -129,7 +134,9 @@ async function checkConv3x3(given: Conv3x3Case): Promise<void> {
         const b = Math.floor(i / cells / out);
         if (shift) {
           y[i] = y[i]! +
-            shift.data[(c.shift === "shared" ? 0 : b * out) + o]!;
+            shift.data[
+              (c.shift === "shared" ? 0 : b * row) + (shiftFirst ?? 0) + o
+            ]!;
         }
         if (residual) y[i] = y[i]! + residual.data[i]!;
       }
@@ -187,9 +194,34 @@ test("conv3x3() adds bias, shift and residual", async () => {
   await checkConv3x3({ ...base, bias: true, shift: "shared", residual: true });
 });
 
+test("conv3x3() takes its part of shifts that belong to more channels", async () => {
+  const base = { x: [2, 3, 5, 4], out: 4, bias: true } as const;
+  for (const raw of ["f32", "f16"] as const) {
+    for (const shiftFirst of [0, 1, 7]) {
+      await checkConv3x3({ ...base, raw, shift: "batch", shiftFirst });
+      await checkConv3x3({ ...base, raw, shift: "shared", shiftFirst });
+    }
+  }
+  await checkConv3x3({ ...base, shift: "batch", shiftFirst: 3 });
+  const pieces = {
+    ...base,
+    x: [2, 9, 4, 5],
+    out: 10,
+    workBytes: 1024,
+  } as const;
+  await checkConv3x3({ ...pieces, raw: "f32", shift: "batch", shiftFirst: 3 });
+});
+
 test("conv3x3() matches a direct convolution where the sum is cut", async () => {
   const base = { bias: true, shift: "batch", residual: true } as const;
   const numeric = false; // sums of 540 and 630 terms
+  await checkConv3x3({
+    ...base,
+    numeric,
+    x: [2, 60, 5, 7],
+    out: 70,
+    shiftFirst: 5,
+  });
   await checkConv3x3({ ...base, numeric, x: [2, 60, 5, 7], out: 70 });
   await checkConv3x3({
     ...base,
@@ -342,8 +374,15 @@ test("conv() and conv3x3() refuse tensors that do not fit", async () => {
     conv3x3(x, weight).dispose();
     refused(() => conv3x3(x, u, { bias: two }), /must hold 3 numbers/);
     refused(() => conv3x3(x, u, { shift: two }), /must hold 3 numbers/);
+    for (const shiftFirst of [1, -1, 0.5]) {
+      refused(
+        () => conv3x3(x, u, { shift: three, shiftFirst }),
+        /3 numbers from .* must lie inside each of 1 rows/,
+      );
+    }
     refused(() => conv3x3(x, u, { residual: x }), /must hold 48 numbers/);
     conv3x3(x, u, { bias: three, shift: three }).dispose();
+    conv3x3(x, u, { shift: three, shiftFirst: 0 }).dispose();
     refused(() => conv(flat, weight, { kernel: 3 }), /x must be/);
     refused(() => conv(x, weight, { kernel: 2 }), /must hold 24 numbers/);
     refused(() => conv(x, weight, { kernel: 3, bias: two }), /hold 3 numbers/);
