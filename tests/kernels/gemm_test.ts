@@ -164,8 +164,8 @@ if (KERNELS === "gpu") {
       [[1280, 1, 321], { TX: 2, TY: 32, QUADS: 1 }],
     ] as const;
     for (const [size, tile] of sizes) {
-      const cut = cutFor(...size);
-      assert.deepEqual(cut, { tile, parts: 1, each: size[2] });
+      const [M, N, K] = size;
+      assert.deepEqual(cutFor(M, N, K), { tile, parts: 1, each: K });
       await checkGemm({ size });
     }
   });
