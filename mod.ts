@@ -324,13 +324,12 @@ export type {
   Transformer,
   TransformerBlock,
 } from "./pipeline/blocks.ts";
+export type { Affine, Layer } from "./pipeline/parameters.ts";
 export type {
-  Affine,
-  Layer,
   LoadOptions,
   Scratch,
   WeightSource,
-} from "./pipeline/parameters.ts";
+} from "./pipeline/weight_source.ts";
 
 // Pictures
 export {

@@ -6,7 +6,7 @@
  * rounds as the passes, which gives the rate that the pass could have if nothing else took time.
  */
 import type { Backend, StorageType } from "../kernels/backend.ts";
-import type { WeightSource } from "../pipeline/parameters.ts";
+import type { WeightSource } from "../pipeline/weight_source.ts";
 import { loadUnet } from "../pipeline/unet.ts";
 import { runsPerSample, timer } from "./contender.ts";
 import {

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { halfToNumber, toHalves } from "../kernels/half.ts";
 import { Plan } from "../kernels/plan.ts";
-import type { WeightSource } from "../pipeline/parameters.ts";
+import type { WeightSource } from "../pipeline/weight_source.ts";
 import { loadTextEncoder } from "../pipeline/text_encoder.ts";
 import { loadUnet } from "../pipeline/unet.ts";
 import { loadVae } from "../pipeline/vae.ts";

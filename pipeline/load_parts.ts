@@ -11,7 +11,7 @@ import {
   openOnnxText,
 } from "./onnx_parts.ts";
 import { hasOnnx } from "./onnx_session.ts";
-import type { LoadOptions, Scratch } from "./parameters.ts";
+import type { LoadOptions, Scratch } from "./weight_source.ts";
 import { loadTextEncoder } from "./text_encoder.ts";
 import type { Tokenizer } from "./tokenize.ts";
 import { loadVae, type Vae } from "./vae.ts";

@@ -17,7 +17,7 @@ import {
   type PhaseMemory,
   type RunMemory,
 } from "./generate.ts";
-import type { WeightSource } from "./parameters.ts";
+import type { WeightSource } from "./weight_source.ts";
 import type { FullRequest } from "./request.ts";
 import type { ScheduleConfig } from "./schedule_config.ts";
 import { loadTextEncoder } from "./text_encoder.ts";

@@ -42,7 +42,7 @@ import {
   storageTypes,
 } from "./memory.ts";
 import { promptOf } from "./metadata.ts";
-import { Scratch } from "./parameters.ts";
+import { Scratch } from "./weight_source.ts";
 import type { PhraseMatch } from "./phrase.ts";
 import {
   checkPreset,

@@ -7,71 +7,13 @@ import {
   type Tensor,
 } from "../kernels/backend.ts";
 import { prefersWinograd, winogradWeight } from "../kernels/conv.ts";
-import { halfToNumber, toHalves } from "../kernels/half.ts";
 import { WeightsError } from "../weights/errors.ts";
-
-/** Where weights come from: a component of a checkpoint, or anything like it. */
-export interface WeightSource {
-  /** For messages. */
-  readonly name: string;
-  /** Names, shapes and, where `readBytes` is there, types as safetensors names them. */
-  readonly tensors: ReadonlyMap<
-    string,
-    { readonly shape: readonly number[]; readonly dtype?: string }
-  >;
-  /** The numbers of one tensor as float32. */
-  read(
-    name: string,
-    options?: { signal?: AbortSignal | undefined },
-  ): Promise<Float32Array>;
-  /** Its bytes, little-endian, at the start of `into` where they fit: F16 and F32 need no other copy. */
-  readBytes?(
-    name: string,
-    options?: {
-      signal?: AbortSignal | undefined;
-      into?: Uint8Array<ArrayBuffer> | undefined;
-    },
-  ): Promise<Uint8Array<ArrayBuffer>>;
-  /** Where nothing is to be read: told of every tensor that a network asks for, instead of a look-up. */
-  readonly collect?: (name: string, shape: readonly number[]) => void;
-}
-
-/** How weights are loaded; for all networks. */
-export interface LoadOptions {
-  /**
-   * How matrices and kernels are stored on the device: `f32`, or `f16` in half the bytes. Numbers of an
-   * F16 checkpoint are the same in both. Default f32.
-   */
-  readonly storage?: StorageType | undefined;
-  /** Cancels. */
-  readonly signal?: AbortSignal | undefined;
-  /** Called after each tensor. */
-  readonly onTensor?: ((done: number, total: number) => void) | undefined;
-  /** Buffers to read into, for one network after the other. */
-  readonly scratch?: Scratch | undefined;
-}
-
-/**
- * Two buffers that tensors are read into by turns. Fresh ones for every tensor would pile up until an
- * engine collects them, in Bun to gigabytes.
- */
-export class Scratch {
-  readonly #buffers = [new Uint8Array(0), new Uint8Array(0)];
-
-  /** Makes room for the largest tensor of each turn. */
-  reserve(most: readonly [number, number]): void {
-    most.forEach((bytes, i) => {
-      if (bytes > this.#buffers[i]!.length) {
-        this.#buffers[i] = new Uint8Array(bytes);
-      }
-    });
-  }
-
-  /** The buffer of a turn. */
-  of(turn: number): Uint8Array<ArrayBuffer> {
-    return this.#buffers[turn % 2]!;
-  }
-}
+import { checkFloats, checkHalves, narrow } from "./finite_weights.ts";
+import {
+  type LoadOptions,
+  Scratch,
+  type WeightSource,
+} from "./weight_source.ts";
 
 /** A weight and a bias of as many numbers as there are channels. */
 export interface Affine {
@@ -458,51 +400,4 @@ export class Parameters implements Disposable {
 /** All of a tensor. */
 function whole(tensor: Tensor): Place {
   return { tensor, first: 0, count: tensor.size };
-}
-
-function checkFloats(data: Float32Array, what: string): void {
-  for (let i = 0; i < data.length; i++) {
-    if (!Number.isFinite(data[i])) throw notFinite(what, i, data[i]!);
-  }
-}
-
-function checkHalves(bits: Uint16Array, what: string): void {
-  if (allFinite(bits)) return;
-  const at = bits.findIndex((x) => (x & 0x7c00) === 0x7c00);
-  throw notFinite(what, at, halfToNumber(bits[at]!));
-}
-
-function notFinite(what: string, at: number, value: number): WeightsError {
-  return new WeightsError(
-    `${what} must be finite: current value ${at} is ${value}`,
-  );
-}
-
-/** Float32 to f16, nearest. What f16 cannot hold is an error, not an infinity. */
-function narrow(data: Float32Array, what: string): Uint16Array {
-  const bits = toHalves(data);
-  if (!allFinite(bits)) {
-    const at = bits.findIndex((x) => (x & 0x7c00) === 0x7c00);
-    throw new WeightsError(
-      `${what} must fit f16, at most 65504: current value ${at} is ${
-        data[at]
-      }; keep weights in f32`,
-    );
-  }
-  return bits;
-}
-
-/** Whether no half is infinite or NaN: none has an exponent of all ones. Two at a time. */
-function allFinite(bits: Uint16Array): boolean {
-  const even = bits.byteOffset % 4 === 0;
-  const pairs = even
-    ? new Uint32Array(bits.buffer, bits.byteOffset, bits.length >> 1)
-    : new Uint32Array(0);
-  let found = 0;
-  for (let i = 0; i < pairs.length; i++) {
-    // All ones plus one carries into the place of the sign, which the mask has cleared.
-    found |= (pairs[i]! & 0x7c007c00) + 0x04000400;
-  }
-  if (found & 0x80008000) return false;
-  return bits.subarray(2 * pairs.length).every((x) => (x & 0x7c00) !== 0x7c00);
 }

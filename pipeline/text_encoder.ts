@@ -8,13 +8,8 @@ import { layerNorm } from "../kernels/layer_norm.ts";
 import { linear } from "../kernels/linear.ts";
 import { into } from "./blocks.ts";
 import { readConfig } from "./config.ts";
-import {
-  type Affine,
-  type Layer,
-  type LoadOptions,
-  Parameters,
-  type WeightSource,
-} from "./parameters.ts";
+import { type Affine, type Layer, Parameters } from "./parameters.ts";
+import type { LoadOptions, WeightSource } from "./weight_source.ts";
 
 /** What the config of a text encoder says, checked. */
 export interface TextConfig {

@@ -23,13 +23,8 @@ import {
   transformerParameters,
   upsample,
 } from "./blocks.ts";
-import {
-  type Affine,
-  type Layer,
-  type LoadOptions,
-  Parameters,
-  type WeightSource,
-} from "./parameters.ts";
+import { type Affine, type Layer, Parameters } from "./parameters.ts";
+import type { LoadOptions, WeightSource } from "./weight_source.ts";
 import type { AddedChannels, Conditioning } from "./conditioning.ts";
 import { type ConfigReader, readConfig } from "./config.ts";
 import { WeightsError } from "../weights/errors.ts";

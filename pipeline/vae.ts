@@ -15,13 +15,8 @@ import {
   upsample,
 } from "./blocks.ts";
 import { readConfig } from "./config.ts";
-import {
-  type Affine,
-  type Layer,
-  type LoadOptions,
-  Parameters,
-  type WeightSource,
-} from "./parameters.ts";
+import { type Affine, type Layer, Parameters } from "./parameters.ts";
+import type { LoadOptions, WeightSource } from "./weight_source.ts";
 
 /** What the config of a VAE says, checked. */
 export interface VaeConfig {

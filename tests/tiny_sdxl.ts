@@ -8,7 +8,7 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { Plan } from "../kernels/plan.ts";
-import type { WeightSource } from "../pipeline/parameters.ts";
+import type { WeightSource } from "../pipeline/weight_source.ts";
 import { loadTextEncoder } from "../pipeline/text_encoder.ts";
 import { loadUnet } from "../pipeline/unet.ts";
 import { loadVae } from "../pipeline/vae.ts";

@@ -18,11 +18,8 @@ import {
   transformerParameters,
   upsample,
 } from "../../pipeline/blocks.ts";
-import {
-  type Layer,
-  Parameters,
-  type WeightSource,
-} from "../../pipeline/parameters.ts";
+import { type Layer, Parameters } from "../../pipeline/parameters.ts";
+import type { WeightSource } from "../../pipeline/weight_source.ts";
 import { TimeLayers, timeShifts } from "../../pipeline/time_layers.ts";
 import { checkModule, type GoldenCase } from "./case.ts";
 

@@ -7,7 +7,7 @@ import {
   Tensor,
 } from "../../kernels/backend.ts";
 import { Tape } from "../../kernels/tape.ts";
-import type { WeightSource } from "../../pipeline/parameters.ts";
+import type { WeightSource } from "../../pipeline/weight_source.ts";
 import { Safetensors } from "../../weights/safetensors.ts";
 import { openSource, readText } from "../../weights/source.ts";
 import { type Check, compare, type Noise } from "./compare.ts";

@@ -1,6 +1,6 @@
 /** The tiny random UNet of the SD1.5 pattern that the golden cases use, as a source of weights. */
 import { readFile } from "node:fs/promises";
-import type { WeightSource } from "../../pipeline/parameters.ts";
+import type { WeightSource } from "../../pipeline/weight_source.ts";
 import { openSource } from "../../weights/source.ts";
 import { Safetensors } from "../../weights/safetensors.ts";
 

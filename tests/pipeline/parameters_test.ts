@@ -3,7 +3,8 @@ import { test } from "node:test";
 import type { StorageType, Tensor } from "../../kernels/backend.ts";
 import { Cpu } from "../../kernels/cpu.ts";
 import { linear } from "../../kernels/linear.ts";
-import { Parameters, type WeightSource } from "../../pipeline/parameters.ts";
+import { Parameters } from "../../pipeline/parameters.ts";
+import type { WeightSource } from "../../pipeline/weight_source.ts";
 import { testBackend } from "../backend.ts";
 
 /** Tensors of whole numbers, the first one counting from 1, the second from 101. */

@@ -1,6 +1,6 @@
 // network_shapes: names and shapes of a component as our networks ask for them: another list than weights/ has.
 import { Plan } from "../../kernels/plan.ts";
-import type { WeightSource } from "../../pipeline/parameters.ts";
+import type { WeightSource } from "../../pipeline/weight_source.ts";
 import { loadTextEncoder } from "../../pipeline/text_encoder.ts";
 import { loadUnet } from "../../pipeline/unet.ts";
 import { loadVae } from "../../pipeline/vae.ts";
