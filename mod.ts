@@ -288,16 +288,18 @@ export {
   type TextLayer,
 } from "./pipeline/text_encoder.ts";
 export {
-  type AttentionSite,
-  attentionSites,
   loadUnet,
   type Stage,
   type Unet,
-  type UnetConfig,
-  unetConfig,
   unetForward,
   type UnetHooks,
 } from "./pipeline/unet.ts";
+export {
+  type AttentionSite,
+  attentionSites,
+  type UnetConfig,
+  unetConfig,
+} from "./pipeline/unet_config.ts";
 export {
   type EnergyGradient,
   energyGradient,

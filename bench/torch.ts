@@ -9,7 +9,8 @@ import { ENERGY_DEFAULTS } from "../pipeline/energy.ts";
 import { guidedSites } from "../pipeline/guidance/sites.ts";
 import { WINWINLAY_DEFAULTS } from "../pipeline/guidance/winwinlay.ts";
 import { logPrior, rasterizeUnion } from "../pipeline/raster.ts";
-import { attentionSites, type Unet } from "../pipeline/unet.ts";
+import type { Unet } from "../pipeline/unet.ts";
+import { attentionSites } from "../pipeline/unet_config.ts";
 import {
   encodeSafetensors,
   type TensorData,

@@ -67,7 +67,8 @@ import {
 import { checkCells, shapeBoxes } from "./shape.ts";
 import { textConfig } from "./text_encoder.ts";
 import { Tokenizer } from "./tokenize.ts";
-import { loadUnet, siteGrids, type UnetConfig, unetConfig } from "./unet.ts";
+import { loadUnet } from "./unet.ts";
+import { siteGrids, type UnetConfig, unetConfig } from "./unet_config.ts";
 import { vaeConfig } from "./vae.ts";
 
 /** Options of `open`. */

@@ -23,7 +23,7 @@ import { type CheckedRegion, checkLayout, type Region } from "./layout.ts";
 import type { MicroConditioning } from "./conditioning.ts";
 import { type Spacing, SPACINGS } from "./schedule_config.ts";
 import { type SchedulerName, SCHEDULERS } from "./scheduler.ts";
-import type { UnetConfig } from "./unet.ts";
+import type { UnetConfig } from "./unet_config.ts";
 
 /** What a user asks for. Only the prompt is needed. */
 export interface GenerateRequest {

@@ -4,7 +4,7 @@
  */
 import type { Backend, Tensor } from "../../kernels/backend.ts";
 import type { Subject } from "../energy.ts";
-import type { UnetConfig } from "../unet.ts";
+import type { UnetConfig } from "../unet_config.ts";
 import type { RasterMode } from "../raster.ts";
 import type { OptionTable } from "./options.ts";
 

@@ -1,6 +1,6 @@
 /** Guidance methods by name: those that come with the library, and those that a program adds. */
 import { checkObject, checkOneOf } from "../check_values.ts";
-import type { UnetConfig } from "../unet.ts";
+import type { UnetConfig } from "../unet_config.ts";
 import {
   ATTENTION_REFOCUSING,
   type AttentionRefocusingOptions,

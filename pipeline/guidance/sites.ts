@@ -3,7 +3,7 @@ import {
   type AttentionSite,
   attentionSites,
   type UnetConfig,
-} from "../unet.ts";
+} from "../unet_config.ts";
 
 /**
  * Sets of sites by structure; numbers are those of SD1.5's 16 cross-attention sites (methods' codes

@@ -14,12 +14,8 @@ import {
   type Subject,
 } from "../../pipeline/energy.ts";
 import { deviceEnergy } from "../../pipeline/guidance/device_energy.ts";
-import {
-  attentionSites,
-  loadUnet,
-  type Unet,
-  unetForward,
-} from "../../pipeline/unet.ts";
+import { loadUnet, type Unet, unetForward } from "../../pipeline/unet.ts";
+import { attentionSites } from "../../pipeline/unet_config.ts";
 import { energyGradient } from "../../pipeline/unet_grad.ts";
 import { BACKEND, testBackend } from "../backend.ts";
 import { assertClose, rand } from "../compare.ts";

@@ -18,7 +18,7 @@ import {
   type GuidanceRequest,
   methodOf,
 } from "../../pipeline/guidance/methods.ts";
-import { attentionSites, unetConfig } from "../../pipeline/unet.ts";
+import { attentionSites, unetConfig } from "../../pipeline/unet_config.ts";
 import { BACKEND, testBackend } from "../backend.ts";
 import { U } from "../compare.ts";
 

@@ -7,7 +7,7 @@ import {
   type ModelFacts,
 } from "../../pipeline/model.ts";
 import { endOfText } from "../../pipeline/text_encoder.ts";
-import { attentionSites, unetConfig } from "../../pipeline/unet.ts";
+import { attentionSites, unetConfig } from "../../pipeline/unet_config.ts";
 import { tinySdxl, type TinySdxlOptions } from "../tiny_sdxl.ts";
 import { tempFolder } from "../weights/temp_folder.ts";
 

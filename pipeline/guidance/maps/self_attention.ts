@@ -6,7 +6,7 @@
  * where that does not fit the device, the plan of the picture says so before anything is computed.
  */
 import type { RasterMode } from "../../raster.ts";
-import type { AttentionSite } from "../../unet.ts";
+import type { AttentionSite } from "../../unet_config.ts";
 import type { EnergyContext } from "../method.ts";
 import { cellsWhere, inBoxes } from "./cells.ts";
 import type { SiteMap } from "./host_energy.ts";
