@@ -27,19 +27,22 @@
 
 // The main job
 export {
-  cachedLocation,
   type CheckedRequest,
   checkForModel,
-  describeModel,
   memoryLimits,
   Model,
-  type ModelFacts,
   type ModelParts,
   open,
   openBackend,
   type OpenOptions,
   planMemory,
 } from "./pipeline/model.ts";
+export {
+  cachedLocation,
+  describeModel,
+  type FileOptions,
+  type ModelFacts,
+} from "./pipeline/model_facts.ts";
 export {
   type MemoryChoice,
   type MemoryEstimate,

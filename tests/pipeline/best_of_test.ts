@@ -10,7 +10,8 @@ import {
   searchedRequest,
 } from "../../pipeline/best_of.ts";
 import { REQUEST_KEY } from "../../pipeline/metadata.ts";
-import { describeModel, open } from "../../pipeline/model.ts";
+import { open } from "../../pipeline/model.ts";
+import { describeModel } from "../../pipeline/model_facts.ts";
 import { readPngText } from "../../pipeline/png.ts";
 import { checkRequest, type GenerateRequest } from "../../pipeline/request.ts";
 

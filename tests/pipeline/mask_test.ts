@@ -11,7 +11,8 @@ import {
   type PackedMask,
   rasterizeMask,
 } from "../../pipeline/mask.ts";
-import { checkForModel, describeModel } from "../../pipeline/model.ts";
+import { checkForModel } from "../../pipeline/model.ts";
+import { describeModel } from "../../pipeline/model_facts.ts";
 import { type Box, rasterize } from "../../pipeline/raster.ts";
 import { type Shape, shapeBoxes } from "../../pipeline/shape.ts";
 import { rand } from "../compare.ts";

@@ -8,11 +8,11 @@ import {
 } from "../../pipeline/memory.ts";
 import {
   checkForModel,
-  describeModel,
   memoryLimits,
   open,
   planMemory,
 } from "../../pipeline/model.ts";
+import { describeModel } from "../../pipeline/model_facts.ts";
 import type { FullRequest } from "../../pipeline/request.ts";
 import { Cpu } from "../../kernels/cpu.ts";
 

@@ -2,7 +2,8 @@
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
 import { CSG_DEFAULTS } from "../../pipeline/guidance/csg.ts";
-import { checkForModel, describeModel } from "../../pipeline/model.ts";
+import { checkForModel } from "../../pipeline/model.ts";
+import { describeModel } from "../../pipeline/model_facts.ts";
 import { checkRequest } from "../../pipeline/request.ts";
 
 const facts = await describeModel("tiny-scenes");
