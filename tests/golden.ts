@@ -22,7 +22,7 @@ bun tests/golden.ts --dir ../shared/golden
 
   --dir DIR         a folder with index.json; default ../shared/golden if it is there,
                     else tests/fixtures/golden
-  --models DIR      where models lie that cases name; default ../shared/models, then weights
+  --models DIR      where models lie that cases name; default ../shared/models, then tests/fixtures/golden
   --backend NAME    webgpu (default) or cpu
   --device NAME     native or dawn; default is the runtime's choice
   --kernels NAME    auto (default), software or gpu
@@ -103,7 +103,7 @@ async function main(args: readonly string[]): Promise<number> {
   console.error(`${dir} on ${open.description}`);
   const models = [
     values.models ?? path("../../shared/models"),
-    path("../weights"),
+    path("fixtures/golden"),
   ];
   const outcomes: Outcome[] = [];
   const start = performance.now();

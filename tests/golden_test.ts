@@ -19,7 +19,7 @@ const path = (relative: string): string =>
 const FIXTURES = path("fixtures/golden");
 /** The whole reference set, where a checkout has it beside it. */
 const SHARED = path("../../shared/golden");
-const MODELS = [path("../../shared/models"), path("../weights")];
+const MODELS = [path("fixtures/golden"), path("../../shared/models")];
 
 /** `WINWINLAY_TEST_GOLDEN`: what ids start with, `op-,block-`; default all. */
 const STARTS = process.env.WINWINLAY_TEST_GOLDEN?.split(",") ?? [""];
