@@ -6,7 +6,7 @@ import wgsl from "./conv_tiled.wgsl" with { type: "text" };
 import type { Kernel, Tensor } from "./backend.ts";
 import { convTiledRef } from "./conv_tiled_ref.ts";
 import { splitSum } from "./split_sum.ts";
-import { cutFor, tileGroups } from "./tiles.ts";
+import { cutOn, tileGroups } from "./tiles.ts";
 
 const KERNEL: Kernel = {
   name: "conv_tiled",
@@ -105,9 +105,10 @@ function run(
   const [M, N, K] = [channels, batch * toCells, from * kernel * kernel];
   const { backend } = x;
   const y = backend.alloc([batch, channels, toHeight, toWidth]);
-  const { tile, parts, each } = cutFor(M, toCells, K);
-  const split = parts > 1 && backend.kind !== "cpu";
-  using sums = split ? backend.alloc([batch, parts, M, toCells]) : undefined;
+  const { tile, parts, each } = cutOn(backend, M, toCells, K);
+  using sums = parts > 1
+    ? backend.alloc([batch, parts, M, toCells])
+    : undefined;
   backend.dispatch(KERNEL, {
     bind: [weight, x, bias ?? x, shift ?? x, residual ?? x, sums ?? y],
     params: {
@@ -123,7 +124,7 @@ function run(
       left,
       shiftStride,
       shiftFirst,
-      parts: split ? parts : 1,
+      parts,
       each,
     },
     constants: {
@@ -132,13 +133,13 @@ function run(
       STRIDE: stride,
       GRAD: Number(grad),
       HALF: Number(weight.type === "f16"),
-      BIAS: Number(!split && bias !== undefined),
-      SHIFT: Number(!split && shift !== undefined),
-      RESIDUAL: Number(!split && residual !== undefined),
+      BIAS: Number(!sums && bias !== undefined),
+      SHIFT: Number(!sums && shift !== undefined),
+      RESIDUAL: Number(!sums && residual !== undefined),
       LONG: Number(K > 64), // short sums need no second set of registers
-      SPLIT: Number(split),
+      SPLIT: Number(sums !== undefined),
     },
-    groups: [...tileGroups(tile, M, N), split ? parts : 1],
+    groups: [...tileGroups(tile, M, N), parts],
   });
   if (sums) {
     splitSum(sums, {

@@ -12,7 +12,7 @@ import {
 } from "./gemm_texel.ts";
 import { transposeInto } from "./transpose.ts";
 import { splitSum } from "./split_sum.ts";
-import { cutFor, threadsAcross, tileGroups } from "./tiles.ts";
+import { cutOn, threadsAcross, tileGroups } from "./tiles.ts";
 
 const PARAMS = [
   "M",
@@ -197,29 +197,28 @@ export function gemm(
   if (
     variant === "tiled" || variant === "auto" && backend.family === "gpu"
   ) {
-    const { tile, parts, each } = cutFor(M, N, K);
-    const split = parts > 1 && backend.kind !== "cpu";
-    using sums = split ? backend.alloc([batch, parts, M, N]) : undefined;
+    const { tile, parts, each } = cutOn(backend, M, N, K);
+    using sums = parts > 1 ? backend.alloc([batch, parts, M, N]) : undefined;
     const aQuads = !aRow && M % 4 === 0 && four(a) && a.tensor.type === "f32";
     const bQuads = !bRow && N % 4 === 0 && four(b);
     const [A, B, onRows, onAll, C] = bind;
     backend.dispatch(GEMM_TILED, {
       bind: [A, B, onRows, onAll, sums ?? C, A, B],
-      params: { ...params, parts: split ? parts : 1, each },
+      params: { ...params, parts, each },
       constants: {
         ...tile,
         A_HALF,
         A_ROW: Number(aRow),
         B_ROW: Number(bRow),
-        BIAS: Number(!split && bias !== undefined),
-        RESIDUAL: Number(!split && residual !== undefined),
-        ACCUMULATE: Number(!split && accumulate),
+        BIAS: Number(!sums && bias !== undefined),
+        RESIDUAL: Number(!sums && residual !== undefined),
+        ACCUMULATE: Number(!sums && accumulate),
         LONG: Number(K > 64), // short sums need no second set of registers
         A_QUAD: Number(aQuads),
         B_QUAD: Number(bQuads),
-        SPLIT: Number(split),
+        SPLIT: Number(sums !== undefined),
       },
-      groups: [...tileGroups(tile, M, N), batch * (split ? parts : 1)],
+      groups: [...tileGroups(tile, M, N), batch * parts],
     });
     if (sums) {
       const { ldc, sc, oc } = params;

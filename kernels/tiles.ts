@@ -1,4 +1,5 @@
 /** How a matrix `[M, N]` is cut into workgroups. */
+import type { Backend } from "./backend.ts";
 
 /** Threads of a workgroup, and what it makes: `4 TY` rows by `4 TX QUADS` columns. */
 export interface Tile {
@@ -55,6 +56,17 @@ export function cutFor(M: number, N: number, K: number): Cut {
     const [x, y] = tileGroups(tile, M, N);
     return x * y * parts >= ENOUGH;
   }) ?? cut(TILES.at(-1)!, M, N, K);
+}
+
+/** The cut on a backend: the references of the cpu backend add up whole sums. */
+export function cutOn(
+  { kind }: Pick<Backend, "kind">,
+  M: number,
+  N: number,
+  K: number,
+): Cut {
+  const found = cutFor(M, N, K);
+  return kind === "cpu" ? { ...found, parts: 1, each: K } : found;
 }
 
 function cut(tile: Tile, M: number, N: number, K: number): Cut {
