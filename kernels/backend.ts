@@ -335,8 +335,8 @@ export function expectSize(x: Tensor, size: number, what: string): void {
   }
 }
 
-/** Most numbers that `stage` takes. */
-export const STAGE_SIZE = 2 ** 21;
+/** Most numbers that `stage` takes, which is 8 MiB of them. */
+export const STAGE_SIZE = { f32: 2 ** 21, f16: 2 ** 22 } as const;
 
 /** Threads per workgroup of the one-thread-per-element kernels. */
 export const WORKGROUP = 64;

@@ -1,56 +1,29 @@
 /**
  * Two-dimensional convolutions: 3x3 with stride 1 by Winograd F(2x2, 3x3), which needs 2.25 times
- * fewer multiplications; every other size by columns and one matrix product. In the gpu family all
- * of them by one tiled kernel.
+ * fewer multiplications; every other size, and images too small for the transforms to pay, by columns
+ * and one matrix product. In the gpu family all of them by one tiled kernel.
  */
-import col2imWgsl from "./col2im.wgsl" with { type: "text" };
-import im2colWgsl from "./im2col.wgsl" with { type: "text" };
 import {
   type Backend,
-  elementGroups,
   expectSize,
-  type Kernel,
   record,
   storedBytes,
   type Tensor,
 } from "./backend.ts";
+import { convColumns, convColumnsGrad } from "./conv_columns.ts";
 import { convTiled, convTiledGrad } from "./conv_tiled.ts";
 import { gemm } from "./gemm.ts";
-import { col2imRef, im2colRef } from "./im2col_ref.ts";
-import { atMost, transformWeight, winograd } from "./winograd.ts";
-
-const COLUMNS = [
-  "count",
-  "height",
-  "width",
-  "outHeight",
-  "outWidth",
-  "kernel",
-  "stride",
-  "top",
-  "left",
-  "plane",
-];
-const IM2COL: Kernel = {
-  name: "im2col",
-  wgsl: im2colWgsl,
-  bindings: "rw",
-  params: [...COLUMNS, "first", "cells"],
-  ref: im2colRef,
-};
-const COL2IM: Kernel = {
-  name: "col2im",
-  wgsl: col2imWgsl,
-  bindings: "rw",
-  params: COLUMNS,
-  ref: col2imRef,
-};
+import { transformWeight, winograd } from "./winograd.ts";
 
 /** Stride 1 and an image of the same size. */
 const SAME = { kernel: 3, stride: 1, top: 1, left: 1 };
 
-/** Columns of a convolution stay below this. */
-const COLUMN_BYTES = 32 * 2 ** 20;
+/**
+ * Cells of an image up to which a 3x3 convolution of weights as they are goes by columns: transforming the
+ * weights costs more than multiplying with them. Seen on lavapipe with 1280 channels: at 4x4 cells 47 ms
+ * against 131, at 8x8 cells 167 against 136.
+ */
+const FEW_CELLS = 36;
 
 /** Options of `conv3x3`. */
 export interface Conv3x3Options {
@@ -101,7 +74,8 @@ export function winogradWeight(weight: Tensor, u?: Tensor): Tensor {
  * @param x `[batch, in, height, width]`.
  * @param weight `[16, out, in]` from `winogradWeight`, or `[out, in, 3, 3]` as checkpoints have it, f32
  *   or f16, which is 1.78 times or 3.6 times smaller. The software family does both by Winograd, with the
- *   same numbers, the former faster; the gpu family does the latter directly, which is faster there.
+ *   same numbers, the former faster, but the latter directly for images of up to 36 cells; the gpu family
+ *   does the latter always directly, which is faster there.
  * @returns `[batch, out, height, width]`. Differentiable in `x`, `shift` and `residual`; saves nothing.
  */
 export function conv3x3(
@@ -127,8 +101,12 @@ export function conv3x3(
     residual,
   };
   const tiled = raw && x.backend.family === "gpu";
+  const few = raw && !tiled && height * width <= FEW_CELLS;
+  const same = [out, height, width] as const;
   const y = tiled
-    ? convTiled(x, weight, [out, height, width], SAME, added)
+    ? convTiled(x, weight, same, SAME, added)
+    : few
+    ? convColumns(x, weight, same, SAME, { ...added, workBytes })
     : winograd(x, weight, [channels, out], false, { ...added, workBytes });
   const inputs = [
     x,
@@ -141,6 +119,14 @@ export function conv3x3(
         ? undefined
         : tiled
         ? convTiledGrad(g!, weight, [channels, height, width], SAME)
+        : few
+        ? convColumnsGrad(
+          g!,
+          weight,
+          [channels, height, width],
+          SAME,
+          workBytes,
+        )
         : winograd(g!, weight, [out, channels], true, { workBytes }),
     ];
     if (shift) {
@@ -220,13 +206,13 @@ export interface ConvOptions {
  * @throws {RangeError} If no output remains.
  */
 export function conv(x: Tensor, weight: Tensor, options: ConvOptions): Tensor {
-  const [batch, channels, height, width] = image(x, "conv");
+  const [, channels, height, width] = image(x, "conv");
   const {
     bias,
     kernel,
     stride = 1,
     padding: [left, right, top, bottom] = [0, 0, 0, 0],
-    workBytes = COLUMN_BYTES,
+    workBytes,
   } = options;
   const out = weight.shape[0] ?? 0;
   const depth = channels * kernel * kernel;
@@ -239,89 +225,18 @@ export function conv(x: Tensor, weight: Tensor, options: ConvOptions): Tensor {
       `Cannot run conv: the kernel of ${kernel} must fit the padded input: current shape is [${x.shape}]`,
     );
   }
-  const backend = x.backend;
-  if (backend.family === "gpu") {
-    const geometry = { kernel, stride, top, left };
-    const to = [out, outHeight, outWidth] as const;
-    const y = convTiled(x, weight, to, geometry, { bias });
-    record(
-      [y],
-      [x],
-      [],
-      ([g]) => [
-        convTiledGrad(g!, weight, [channels, height, width], geometry),
-      ],
-    );
-    return y;
-  }
-  const cells = outHeight * outWidth;
-  const params = {
-    height,
-    width,
-    outHeight,
-    outWidth,
-    kernel,
-    stride,
-    top,
-    left,
-  };
-  const y = backend.alloc([batch, out, outHeight, outWidth]);
-  const chunk = atMost(workBytes / (4 * depth), cells);
-  for (let b = 0; b < batch; b++) {
-    for (let first = 0; first < cells; first += chunk) {
-      const here = Math.min(chunk, cells - first);
-      using columns = backend.alloc([depth, here]);
-      backend.dispatch(IM2COL, {
-        bind: [x, columns],
-        params: {
-          ...params,
-          count: columns.size,
-          plane: b * channels,
-          planes: channels,
-          first,
-          cells: here,
-        },
-        groups: elementGroups(columns.size),
-      });
-      gemm(
-        [out, here, depth],
-        { tensor: weight, stride: depth },
-        { tensor: columns, stride: here },
-        { tensor: y, stride: cells, offset: b * out * cells + first },
-        { bias },
-      );
-    }
-  }
-  record([y], [x], [], ([g]) => {
-    const dx = backend.alloc(x.shape);
-    const taps = kernel * kernel;
-    const slice = atMost(workBytes / (4 * taps * cells), channels);
-    for (let b = 0; b < batch; b++) {
-      for (let channel = 0; channel < channels; channel += slice) {
-        const here = Math.min(slice, channels - channel);
-        using back = backend.alloc([here * taps, cells]);
-        gemm(
-          [here * taps, cells, out],
-          { tensor: weight, stride: depth, offset: channel * taps },
-          { tensor: g!, stride: cells, offset: b * out * cells },
-          { tensor: back, stride: cells },
-          { a: "column" },
-        );
-        const count = here * height * width;
-        backend.dispatch(COL2IM, {
-          bind: [back, dx],
-          params: {
-            ...params,
-            count,
-            plane: b * channels + channel,
-            planes: here,
-          },
-          groups: elementGroups(count),
-        });
-      }
-    }
-    return [dx];
-  });
+  const geometry = { kernel, stride, top, left };
+  const from = [channels, height, width] as const;
+  const to = [out, outHeight, outWidth] as const;
+  const tiled = x.backend.family === "gpu";
+  const y = tiled
+    ? convTiled(x, weight, to, geometry, { bias })
+    : convColumns(x, weight, to, geometry, { bias, workBytes });
+  record([y], [x], [], ([g]) => [
+    tiled
+      ? convTiledGrad(g!, weight, from, geometry)
+      : convColumnsGrad(g!, weight, from, geometry, workBytes),
+  ]);
   return y;
 }
 

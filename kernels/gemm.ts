@@ -29,6 +29,8 @@ const PARAMS = [
   "oa",
   "ob",
   "oc",
+  "shiftFirst",
+  "shiftStride",
   "alpha:f",
   "across",
   "flags",
@@ -54,7 +56,7 @@ const TILED_PARAMS = [
 const GEMM: Kernel = {
   name: "gemm",
   wgsl,
-  bindings: "rrrrw",
+  bindings: "rrrrrw",
   params: PARAMS,
   ref: gemmRef,
   flops: ({ M, N, K, Z }) => 2 * M! * N! * K! * Z!,
@@ -83,6 +85,16 @@ export interface Matrix {
   readonly offset?: number;
 }
 
+/** Numbers for the rows of each product of a batch. */
+export interface Shift {
+  /** Holds them. */
+  readonly tensor: Tensor;
+  /** Where those of the first product begin. */
+  readonly first: number;
+  /** Distance between those of two products; 0 shares them. */
+  readonly stride: number;
+}
+
 /** Options of `gemm`. */
 export interface GemmOptions {
   /** Number of products. Default 1. */
@@ -95,6 +107,8 @@ export interface GemmOptions {
   readonly alpha?: number;
   /** Added to each row, `[M]`. */
   readonly bias?: Tensor | undefined;
+  /** Added to each row, M numbers for each product of the batch. Not in the gpu family. */
+  readonly shift?: Shift | undefined;
   /** Added element by element; addressed like `C`, and not `C` itself. */
   readonly residual?: Tensor | undefined;
   /** Add to what `C` holds instead of overwriting it. */
@@ -105,14 +119,14 @@ export interface GemmOptions {
    */
   readonly work?: number;
   /**
-   * Which kernel; `auto` takes `tiled` in the gpu family, else `texel` where it pays, else `vec4` where
-   * sizes allow, else `any`. For tests.
+   * Which kernel; `auto` takes `tiled` in the gpu family, else `texel` where it pays (with a kernel of its
+   * own for up to four columns), else `vec4` where sizes allow, else `any`. For tests.
    */
   readonly variant?: "auto" | "any" | "vec4" | "texel" | "tiled";
 }
 
 /**
- * `C = alpha A B (+ bias) (+ residual) (+ C)` with A `[M, K]`, B `[K, N]`, C `[M, N]`, written into C.
+ * `C = alpha A B (+ bias) (+ shift) (+ residual) (+ C)` with A `[M, K]`, B `[K, N]`, C `[M, N]`, written into C.
  *
  * @throws {RangeError} If a size is 0 or a matrix reaches past its tensor.
  */
@@ -127,6 +141,7 @@ export function gemm(
     batch = 1,
     alpha = 1,
     bias,
+    shift,
     residual,
     accumulate = false,
     variant = "auto",
@@ -141,7 +156,7 @@ export function gemm(
   check("A", a, aRow ? M : K, aRow ? K : M, batch);
   check("B", b, bRow ? N : K, bRow ? K : N, batch);
   check("C", c, M, N, batch);
-  for (const x of [b.tensor, c.tensor, bias, residual]) {
+  for (const x of [b.tensor, c.tensor, bias, shift?.tensor, residual]) {
     if (x && x.type !== "f32") {
       throw new TypeError(
         `Cannot run gemm: only A may be stored as f16: current tensor is [${x.shape}]`,
@@ -151,6 +166,13 @@ export function gemm(
   if (bias && bias.size !== M) {
     throw new RangeError(
       `Cannot run gemm: bias must hold ${M} numbers: current shape is [${bias.shape}]`,
+    );
+  }
+  if (
+    shift && shift.first + (batch - 1) * shift.stride + M > shift.tensor.size
+  ) {
+    throw new RangeError(
+      `Cannot run gemm: shift must hold ${M} numbers for each of ${batch}, from ${shift.first} on, ${shift.stride} apart: current shape is [${shift.tensor.shape}]`,
     );
   }
   if (residual && residual.size !== c.tensor.size) {
@@ -183,25 +205,30 @@ export function gemm(
     oa: a.offset ?? 0,
     ob: b.offset ?? 0,
     oc: c.offset ?? 0,
+    shiftFirst: shift?.first ?? 0,
+    shiftStride: shift?.stride ?? 0,
     alpha,
-    flags: (bias ? 1 : 0) | (residual ? 2 : 0) | (accumulate ? 4 : 0),
+    flags: (bias ? 1 : 0) | (residual ? 2 : 0) | (accumulate ? 4 : 0) |
+      (shift ? 8 : 0),
   };
   const bind: TexelProduct["bind"] = [
     a.tensor,
     b.tensor,
     bias ?? a.tensor,
     residual ?? a.tensor,
+    shift?.tensor ?? a.tensor,
     c.tensor,
   ];
   const A_HALF = Number(a.tensor.type === "f16");
   if (
     variant === "tiled" || variant === "auto" && backend.family === "gpu"
   ) {
+    if (shift) throw new RangeError("Cannot run gemm_tiled: it adds no shift");
     const { tile, parts, each } = cutOn(backend, M, N, K);
     using sums = parts > 1 ? backend.alloc([batch, parts, M, N]) : undefined;
     const aQuads = !aRow && M % 4 === 0 && four(a) && a.tensor.type === "f32";
     const bQuads = !bRow && N % 4 === 0 && four(b);
-    const [A, B, onRows, onAll, C] = bind;
+    const [A, B, onRows, onAll, , C] = bind;
     backend.dispatch(GEMM_TILED, {
       bind: [A, B, onRows, onAll, sums ?? C, A, B],
       params: { ...params, parts, each },
@@ -237,7 +264,7 @@ export function gemm(
   }
   const product = { bind, params };
   const inFours = N % 4 === 0 && four(b) && four(c);
-  const texel = inFours && four(a) && texelFits(product);
+  const texel = texelFits(product);
   if (variant === "texel" && !texel) {
     throw new RangeError(
       `Cannot run gemm_texel: K, N, strides and offsets must be multiples of 4, and lines fit the stage: current M, N, K are ${M}, ${N}, ${K}`,

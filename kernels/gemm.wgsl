@@ -1,4 +1,4 @@
-// gemm: c[z] = alpha * A[z] * B[z] (+ bias[m]) (+ residual[z]) (+ c[z]), any sizes and layouts.
+// gemm: c[z] = alpha * A[z] * B[z] (+ bias[m]) (+ shift[z, m]) (+ residual[z]) (+ c[z]), any sizes and layouts.
 //   A[m,k] = a[oa + z sa + m am + k ak], B[k,n] = b[ob + z sb + k bk + n bn], C[m,n] = c[oc + z sc + m ldc + n];
 //   residual is addressed like c
 // Each thread holds 4 rows x 8 columns in registers. Columns lie `across` apart, so that neighbouring
@@ -10,11 +10,13 @@ const THREADS = 8u; // what software adapters do at once
 const BIAS = 1u; // flags
 const RESIDUAL = 2u;
 const ACCUMULATE = 4u;
+const SHIFT = 8u;
 struct Params {
   M: u32, N: u32, K: u32,
   am: u32, ak: u32, bn: u32, bk: u32, ldc: u32, // strides
   sa: u32, sb: u32, sc: u32,
   oa: u32, ob: u32, oc: u32,
+  shiftFirst: u32, shiftStride: u32,
   alpha: f32,
   across: u32, // threads along n: 1, 2 or 4; the others lie along m
   flags: u32,
@@ -24,17 +26,19 @@ struct Params {
 @group(0) @binding(1) var<storage, read> b: array<f32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>; // [M]
 @group(0) @binding(3) var<storage, read> residual: array<f32>; // like c
-@group(0) @binding(4) var<storage, read_write> c: array<f32>;
-@group(0) @binding(5) var<uniform> p: Params;
+@group(0) @binding(4) var<storage, read> shift: array<f32>;
+@group(0) @binding(5) var<storage, read_write> c: array<f32>;
+@group(0) @binding(6) var<uniform> p: Params;
 
 fn left(i: u32) -> f32 {
   if (A_HALF) { return unpack2x16float(a[i >> 1u] >> ((i & 1u) * 16u)).x; }
   return bitcast<f32>(a[i]);
 }
 
-fn put(at: u32, m: u32, value: f32) {
+fn put(at: u32, z: u32, m: u32, value: f32) {
   var sum = p.alpha * value;
   if ((p.flags & BIAS) != 0u) { sum += bias[m]; }
+  if ((p.flags & SHIFT) != 0u) { sum += shift[p.shiftFirst + z * p.shiftStride + m]; }
   if ((p.flags & RESIDUAL) != 0u) { sum += residual[at]; }
   if ((p.flags & ACCUMULATE) != 0u) { sum += c[at]; }
   c[at] = sum;
@@ -89,12 +93,14 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
   }
   // An array, so that one loop may write all: written out it would compile longer than the rest.
   var sums = array(t00, t01, t10, t11, t20, t21, t30, t31);
-  let end = min(m0 + 4u, p.M);
-  for (var m = m0; m < end; m++) {
+  // The same index in all threads: the array is then read at once, not lane by lane.
+  for (var r = 0u; r < 4u; r++) {
+    let m = m0 + r;
+    if (m >= p.M) { continue; }
     let row = p.oc + z * p.sc + m * p.ldc;
     for (var j = 0u; j < 8u; j++) {
       let n = n0 + j * p.across;
-      if (n < p.N) { put(row + n, m, sums[2u * (m - m0) + j / 4u][j % 4u]); }
+      if (n < p.N) { put(row + n, z, m, sums[2u * r + j / 4u][j % 4u]); }
     }
   }
 }

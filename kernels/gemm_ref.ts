@@ -1,12 +1,14 @@
 /** Float64 definition of `gemm`. The loops are ordered so that the cpu backend is bearable. */
 import type { Params } from "./backend.ts";
 
-/** `c = alpha A B (+ bias) (+ residual) (+ c)`; bindings and params as in `gemm.wgsl`; `first` is the row of the bias. */
+/** `c = alpha A B (+ bias) (+ shift) (+ residual) (+ c)`; bindings and params as in `gemm.wgsl`; `first` is the
+ * row of bias and shift. */
 export function gemmRef(
   bind: readonly Float64Array[],
   p: Params,
 ): void {
-  const [a, b, bias, residual, c] = bind as [
+  const [a, b, bias, residual, shift, c] = bind as [
+    Float64Array,
     Float64Array,
     Float64Array,
     Float64Array,
@@ -19,6 +21,7 @@ export function gemmRef(
   const [bn, bk] = [p.bn! | 0, p.bk! | 0];
   const ldc = p.ldc! | 0;
   const { alpha = 1, flags = 0, first = 0 } = p;
+  const { shiftFirst = 0, shiftStride = 0 } = p;
   const panel = new Float64Array(4 * K);
   for (let z = 0; z < (p.Z ?? 1); z++) {
     const oa = p.oa! + z * p.sa! | 0;
@@ -33,6 +36,9 @@ export function gemmRef(
         const at = oc + m * ldc + n + j;
         let value = alpha * sums[j]!;
         if (flags & 1) value += bias[first + m]!;
+        if (flags & 8) {
+          value += shift[shiftFirst + z * shiftStride + first + m]!;
+        }
         if (flags & 2) value += residual[at]!;
         if (flags & 4) value += c[at]!;
         c[at] = value;

@@ -3,6 +3,7 @@
  * matrices are copied to textures (see the kernel). The copies cost little beside a product of some
  * size; what is large goes in pieces, so that they stay small.
  */
+import narrowWgsl from "./gemm_narrow.wgsl" with { type: "text" };
 import wgsl from "./gemm_texel.wgsl" with { type: "text" };
 import {
   type Kernel,
@@ -16,7 +17,7 @@ import { threadsAcross } from "./tiles.ts";
 const KERNEL: Kernel = {
   name: "gemm_texel",
   wgsl,
-  bindings: "abrrw",
+  bindings: "abrrrw",
   params: [
     "M",
     "N",
@@ -31,6 +32,8 @@ const KERNEL: Kernel = {
     "sc",
     "oc",
     "first",
+    "shiftFirst",
+    "shiftStride",
     "alpha:f",
     "across",
     "flags",
@@ -39,17 +42,22 @@ const KERNEL: Kernel = {
   ref: gemmRef,
   flops: ({ M, N, K, Z }) => 2 * M! * N! * K! * Z!,
 };
-/** The same with A in f16. */
-const KERNEL_HALF: Kernel = {
+/** For at most four columns. */
+const NARROW: Kernel = {
   ...KERNEL,
-  name: "gemm_texel_half",
-  bindings: "hbrrw",
+  name: "gemm_narrow",
+  wgsl: narrowWgsl,
+  params: KERNEL.params.filter((name) => name !== "across"),
 };
+/** The same with A in f16. */
+const KERNEL_HALF = half(KERNEL);
+const NARROW_HALF = half(NARROW);
 
 /** Threads of a workgroup, and what each holds, as in the kernel. */
 const THREADS = 8;
 const ROWS = 8;
 const COLUMNS = 16;
+const NARROW_COLUMNS = 4;
 /** Threads that may lie along n; the first is taken where others leave as much without work. */
 const ACROSS = [4, 8, 2, 1];
 /** Longest sum that is added up without blocks, and the blocks of longer ones, in fours. */
@@ -62,18 +70,30 @@ const LEAST_WORK = 2 ** 19;
 
 /** A product as `gemm` describes it to its kernels. */
 export interface TexelProduct {
-  /** A, B, bias, residual and C, as `gemm.wgsl` binds them. */
-  readonly bind: readonly [Tensor, Tensor, Tensor, Tensor, Tensor];
+  /** A, B, bias, residual, shift and C, as `gemm.wgsl` binds them. */
+  readonly bind: readonly [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor];
   /** Params of `gemm.wgsl`; `Z` is the batch. */
   readonly params: Params;
 }
 
-/** Whether the kernel can run a product, whose lines of A, B and C and whose N come in fours. */
-export function texelFits({ params }: TexelProduct): boolean {
-  const { M = 0, K = 0, ak = 1 } = params;
-  const { ms, ks } = pieceSizes(params);
+/** Whether the kernels can run a product. */
+export function texelFits({ bind, params }: TexelProduct): boolean {
+  const { M = 0, N = 0, K = 0, am = 1, ak = 1, bk = 1, ldc = 0 } = params;
+  const { sa = 0, sb = 0, sc = 0, oa = 0, ob = 0, oc = 0 } = params;
+  const { ms, ks } = pieceSizes(params, STAGE_SIZE[bind[0].type]);
+  const bn = stepOfColumns(params);
+  const inFours = (...numbers: number[]): boolean =>
+    numbers.every((number) => number % 4 === 0);
   // What lies across the pieces must come in fours, too.
-  return K % 4 === 0 && (ak === 1 || M % 4 === 0) && ms > 0 && ks > 0;
+  return ms > 0 && ks > 0 &&
+    inFours(K, ak === 1 ? am : ak, ak === 1 ? 0 : M, sa, oa) &&
+    inFours(bn === 1 ? bk : bn, sb, ob) &&
+    (N <= NARROW_COLUMNS || inFours(N, ldc, sc, oc));
+}
+
+/** Distance between columns of B; as if they had their numbers side by side where there is only one. */
+function stepOfColumns({ N = 0, bn = 1, bk = 1 }: Params): number {
+  return N === 1 && bk === 1 ? 4 : bn;
 }
 
 /** Whether the kernel is the faster one for so many multiplications. */
@@ -84,11 +104,16 @@ export function texelPays(work: number): boolean {
 /** Runs a product that fits. */
 export function gemmTexel({ bind, params }: TexelProduct): void {
   const { M = 0, N = 0, K = 0, Z = 1, alpha = 1, flags = 0 } = params;
-  const { am = 1, ak = 1, bn = 1, bk = 1, ldc = 0 } = params;
+  const { am = 1, ak = 1, bk = 1, ldc = 0, shiftFirst = 0, shiftStride = 0 } =
+    params;
   const { sa = 0, sb = 0, sc = 0, oa = 0, ob = 0, oc = 0 } = params;
-  const [a, b, , , c] = bind;
+  const bn = stepOfColumns(params);
+  const [a, b, , , , c] = bind;
   const { backend } = c;
-  const most = pieceSizes(params);
+  const narrow = N <= NARROW_COLUMNS;
+  const kernels = narrow ? [NARROW, NARROW_HALF] : [KERNEL, KERNEL_HALF];
+  const kernel = kernels[Number(a.type === "f16")]!;
+  const most = pieceSizes(params, STAGE_SIZE[a.type]);
   for (let k = 0; k < K; k += most.ks) {
     const ks = Math.min(most.ks, K - k);
     for (let m = 0; m < M; m += most.ms) {
@@ -104,8 +129,10 @@ export function gemmTexel({ bind, params }: TexelProduct): void {
           (zs - 1) * sa + span([ms, am], [ks, ak]),
         );
         backend.stage("b", b, bFirst, (zs - 1) * sb + span([N, bn], [ks, bk]));
-        const across = threadsAcross([ms, N], THREADS, [ROWS, COLUMNS], ACROSS);
-        backend.dispatch(a.type === "f16" ? KERNEL_HALF : KERNEL, {
+        const across = narrow
+          ? 1
+          : threadsAcross([ms, N], THREADS, [ROWS, COLUMNS], ACROSS);
+        backend.dispatch(kernel, {
           bind,
           params: {
             ...params,
@@ -115,7 +142,9 @@ export function gemmTexel({ bind, params }: TexelProduct): void {
             oa: aFirst,
             ob: bFirst,
             oc: oc + z * sc + m * ldc,
+            bn,
             first: m,
+            shiftFirst: shiftFirst + z * shiftStride,
             alpha,
             across,
             flags: k ? ACCUMULATE : flags,
@@ -139,26 +168,42 @@ function span(
   return axes.reduce((sum, [size, stride]) => sum + (size - 1) * stride, 1);
 }
 
-/** Most rows, products and terms of the sum whose matrices fit the stages; 0 where none do. */
+/**
+ * Most rows, products and terms of the sum whose matrices fit the stages; 0 where none do. Where columns
+ * are few and all threads lie along the rows, the rows of a piece busy both of two processors alike.
+ */
 function pieceSizes(
   params: Params,
+  mostOfA: number,
 ): { readonly ms: number; readonly zs: number; readonly ks: number } {
-  const { M = 0, N = 0, K = 0, Z = 1, am = 1, ak = 1, bn = 1, bk = 1 } = params;
+  const { M = 0, N = 0, K = 0, Z = 1, am = 1, ak = 1, bk = 1 } = params;
   const { sa = 0, sb = 0 } = params;
-  // Lines of a matrix whose lines have `length` numbers.
-  const lines = (length: number, stride: number, by: number): number =>
-    Math.floor(((STAGE_SIZE - length) / stride + 1) / by) * by;
+  const bn = stepOfColumns(params);
+  const mostOfB = STAGE_SIZE.f32;
+  // Lines of `length` numbers.
+  const lines = (
+    most: number,
+    length: number,
+    stride: number,
+    by: number,
+  ): number => Math.floor(((most - length) / stride + 1) / by) * by;
   let ks = K;
-  if (ak !== 1) ks = Math.min(ks, lines(M, ak, 4));
-  if (bn === 1) ks = Math.min(ks, lines(N, bk, 4));
-  else if (span([N, bn], [ks, 1]) > STAGE_SIZE) ks = 0;
-  const ms = ak === 1 ? Math.min(M, lines(ks, am, ROWS)) : M;
-  const products = (stride: number, size: number): number =>
-    stride ? Math.floor((STAGE_SIZE - size) / stride) + 1 : Z;
+  if (ak !== 1) ks = Math.min(ks, lines(mostOfA, M, ak, 4));
+  if (bn === 1) ks = Math.min(ks, lines(mostOfB, N, bk, 4));
+  else if (span([N, bn], [ks, 1]) > mostOfB) ks = 0;
+  const even = N <= COLUMNS ? lines(mostOfA, ks, am, 2 * THREADS * ROWS) : 0;
+  const ms = ak === 1 ? Math.min(M, even || lines(mostOfA, ks, am, ROWS)) : M;
+  const products = (most: number, stride: number, size: number): number =>
+    stride ? Math.floor((most - size) / stride) + 1 : Z;
   const zs = Math.min(
     Z,
-    products(sa, span([ms, am], [ks, ak])),
-    products(sb, span([N, bn], [ks, bk])),
+    products(mostOfA, sa, span([ms, am], [ks, ak])),
+    products(mostOfB, sb, span([N, bn], [ks, bk])),
   );
   return { ms, zs, ks };
+}
+
+function half(kernel: Kernel): Kernel {
+  const bindings = kernel.bindings.replace("a", "h");
+  return { ...kernel, name: `${kernel.name}_half`, bindings };
 }

@@ -9,12 +9,14 @@ const ROW_BITS = 8u; // a texture row holds 256 texels
 const BIAS = 1u; // flags
 const RESIDUAL = 2u;
 const ACCUMULATE = 4u;
+const SHIFT = 8u;
 struct Params {
   M: u32, N: u32, K: u32,
   am: u32, ak: u32, bn: u32, bk: u32, ldc: u32, // strides; one of each pair is 1
   sa: u32, sb: u32, sc: u32,
   oc: u32,
-  first: u32, // row of the bias
+  first: u32, // row of the bias and of the shift
+  shiftFirst: u32, shiftStride: u32,
   alpha: f32,
   across: u32, // threads along n: 1, 2, 4 or 8; the others lie along m
   flags: u32,
@@ -24,8 +26,9 @@ struct Params {
 @group(0) @binding(1) var b: texture_2d<f32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>; // [M]
 @group(0) @binding(3) var<storage, read> residual: array<vec4f>; // like c
-@group(0) @binding(4) var<storage, read_write> c: array<vec4f>;
-@group(0) @binding(5) var<uniform> p: Params;
+@group(0) @binding(4) var<storage, read> shift: array<f32>;
+@group(0) @binding(5) var<storage, read_write> c: array<vec4f>;
+@group(0) @binding(6) var<uniform> p: Params;
 
 fn place(i: u32) -> vec2u { return vec2u(i & ((1u << ROW_BITS) - 1u), i >> ROW_BITS); }
 
@@ -58,9 +61,10 @@ fn turned(m: mat4x4f, turn: bool) -> mat4x4f {
   );
 }
 
-fn put(at: u32, m: u32, value: vec4f) {
+fn put(at: u32, z: u32, m: u32, value: vec4f) {
   var sum = p.alpha * value;
   if ((p.flags & BIAS) != 0u) { sum += bias[p.first + m]; }
+  if ((p.flags & SHIFT) != 0u) { sum += shift[p.shiftFirst + z * p.shiftStride + p.first + m]; }
   if ((p.flags & RESIDUAL) != 0u) { sum += residual[at]; }
   if ((p.flags & ACCUMULATE) != 0u) { sum += c[at]; }
   c[at] = sum;
@@ -167,15 +171,17 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
   var part1 = array(t01, t11, t21, t31, t41, t51, t61, t71);
   var part2 = array(t02, t12, t22, t32, t42, t52, t62, t72);
   var part3 = array(t03, t13, t23, t33, t43, t53, t63, t73);
-  let end = min(m0 + 8u, p.M);
-  for (var m = m0; m < end; m++) {
+  let n1 = n0 + p.across;
+  let n2 = n1 + p.across;
+  let n3 = n2 + p.across;
+  // The same index in all threads: arrays are then read at once, not lane by lane.
+  for (var r = 0u; r < 8u; r++) {
+    let m = m0 + r;
+    if (m >= p.M) { continue; }
     let row = (p.oc + w.z * p.sc + m * p.ldc) / 4u;
-    let n1 = n0 + p.across;
-    let n2 = n1 + p.across;
-    let n3 = n2 + p.across;
-    if (n0 < columns) { put(row + n0, m, part0[m - m0]); }
-    if (n1 < columns) { put(row + n1, m, part1[m - m0]); }
-    if (n2 < columns) { put(row + n2, m, part2[m - m0]); }
-    if (n3 < columns) { put(row + n3, m, part3[m - m0]); }
+    if (n0 < columns) { put(row + n0, w.z, m, part0[r]); }
+    if (n1 < columns) { put(row + n1, w.z, m, part1[r]); }
+    if (n2 < columns) { put(row + n2, w.z, m, part2[r]); }
+    if (n3 < columns) { put(row + n3, w.z, m, part3[r]); }
   }
 }

@@ -6,11 +6,13 @@ const THREADS = 8u; // what software adapters do at once
 const BIAS = 1u; // flags
 const RESIDUAL = 2u;
 const ACCUMULATE = 4u;
+const SHIFT = 8u;
 struct Params {
   M: u32, N: u32, K: u32,
   am: u32, ak: u32, bn: u32, bk: u32, ldc: u32, // strides; bn is 1
   sa: u32, sb: u32, sc: u32,
   oa: u32, ob: u32, oc: u32,
+  shiftFirst: u32, shiftStride: u32,
   alpha: f32,
   across: u32, // threads along n: 1, 2 or 4; the others lie along m
   flags: u32,
@@ -20,17 +22,19 @@ struct Params {
 @group(0) @binding(1) var<storage, read> b: array<vec4f>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>; // [M]
 @group(0) @binding(3) var<storage, read> residual: array<vec4f>; // like c
-@group(0) @binding(4) var<storage, read_write> c: array<vec4f>;
-@group(0) @binding(5) var<uniform> p: Params;
+@group(0) @binding(4) var<storage, read> shift: array<f32>;
+@group(0) @binding(5) var<storage, read_write> c: array<vec4f>;
+@group(0) @binding(6) var<uniform> p: Params;
 
 fn left(i: u32) -> f32 {
   if (A_HALF) { return unpack2x16float(a[i >> 1u] >> ((i & 1u) * 16u)).x; }
   return bitcast<f32>(a[i]);
 }
 
-fn put(at: u32, m: u32, value: vec4f) {
+fn put(at: u32, z: u32, m: u32, value: vec4f) {
   var sum = p.alpha * value;
   if ((p.flags & BIAS) != 0u) { sum += bias[m]; }
+  if ((p.flags & SHIFT) != 0u) { sum += shift[p.shiftFirst + z * p.shiftStride + m]; }
   if ((p.flags & RESIDUAL) != 0u) { sum += residual[at]; }
   if ((p.flags & ACCUMULATE) != 0u) { sum += c[at]; }
   c[at] = sum;
@@ -101,10 +105,12 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
   // Arrays, so that one loop may write all rows: as eight lines it would compile longer than the rest.
   var low = array(t00, t10, t20, t30, t40, t50, t60, t70);
   var high = array(t01, t11, t21, t31, t41, t51, t61, t71);
-  let end = min(m0 + 8u, p.M);
-  for (var m = m0; m < end; m++) {
+  // The same index in all threads: arrays are then read at once, not lane by lane.
+  for (var r = 0u; r < 8u; r++) {
+    let m = m0 + r;
+    if (m >= p.M) { continue; }
     let row = (p.oc + z * p.sc + m * p.ldc) / 4u;
-    if (n0 < columns) { put(row + n0, m, low[m - m0]); }
-    if (n1 < columns) { put(row + n1, m, high[m - m0]); }
+    if (n0 < columns) { put(row + n0, z, m, low[r]); }
+    if (n1 < columns) { put(row + n1, z, m, high[r]); }
   }
 }

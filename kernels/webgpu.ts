@@ -297,9 +297,10 @@ export class WebGpu implements Backend {
 
   /** See `Backend`. */
   stage(name: StageName, from: Tensor, first: number, count: number): void {
-    if (count > STAGE_SIZE) {
+    const most = STAGE_SIZE[from.type];
+    if (count > most) {
       throw new RangeError(
-        `Cannot stage [${from.shape}]: at most ${STAGE_SIZE} numbers fit: current ${count}`,
+        `Cannot stage [${from.shape}]: at most ${most} numbers fit: current ${count}`,
       );
     }
     const key: StageKey = `${name} ${from.type}`;

@@ -189,7 +189,7 @@ test("Backend.stage() grows, is counted as reserved, and refuses what is too muc
   const backend = await testBackend();
   if (!(backend instanceof WebGpu)) return; // references read the tensor itself
   backend.trim();
-  using x = backend.alloc([STAGE_SIZE + 4]);
+  using x = backend.alloc([STAGE_SIZE.f32 + 4]);
   using half = backend.alloc([4096], "f16");
   const before = backend.memory;
   const grown = (): number =>
@@ -206,7 +206,7 @@ test("Backend.stage() grows, is counted as reserved, and refuses what is too muc
   assert.equal(grown(), 3.5 * step);
   assert.equal(backend.memory.liveBytes, before.liveBytes);
   assert.throws(
-    () => backend.stage("a", x, 0, STAGE_SIZE + 4),
+    () => backend.stage("a", x, 0, STAGE_SIZE.f32 + 4),
     /Cannot stage \[2097156\]: at most 2097152 numbers fit/,
   );
   backend.trim();

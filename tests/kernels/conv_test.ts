@@ -156,14 +156,32 @@ test("conv3x3() takes weights as they are, f32 and f16", async () => {
 
 test("conv3x3() gives the same in pieces", async () => {
   // 12 tiles of 9 channels, 10 outputs: pieces of 4 tiles and of 4 outputs, the last ones shorter.
-  const base = { x: [2, 9, 4, 5], out: 10, workBytes: 1024 } as const;
-  await checkConv3x3({ ...base });
+  await checkConv3x3({ x: [2, 9, 4, 5], out: 10, workBytes: 1024 });
+  // More cells than go by columns: 40 tiles.
+  const base = { x: [2, 9, 8, 9], out: 10, workBytes: 1024 } as const;
   for (const raw of ["f32", "f16"] as const) {
     await checkConv3x3({ ...base, raw });
     const all = { bias: true, shift: "batch", residual: true } as const;
     await checkConv3x3({ ...base, raw, ...all });
     await checkConv3x3({ ...base, raw, ...all, workBytes: 5000 });
   }
+});
+
+test("conv3x3() takes few cells by columns, alike in pieces and at once", async () => {
+  const all = { bias: true, shift: "batch", residual: true } as const;
+  for (const raw of ["f32", "f16"] as const) {
+    for (const [height, width] of [[1, 1], [2, 2], [4, 9]] as const) {
+      await checkConv3x3({ x: [3, 4, height, width], out: 6, raw, ...all });
+    }
+    // 63 numbers to each of 20 cells: one image and four cells of each, and two of three images.
+    const base = { x: [3, 7, 4, 5], out: 6, raw, ...all } as const;
+    for (const workBytes of [1100, 6000, 11000]) {
+      await checkConv3x3({ ...base, workBytes });
+    }
+    await checkConv3x3({ ...base, shift: "shared", shiftFirst: 3 });
+  }
+  const wide = { x: [2, 320, 2, 2], out: 160, raw: "f16" } as const;
+  await checkConv3x3({ ...wide, ...all, numeric: false });
 });
 
 test("conv3x3() matches a direct convolution for odd and even sizes", async () => {
@@ -205,7 +223,7 @@ test("conv3x3() takes its part of shifts that belong to more channels", async ()
   await checkConv3x3({ ...base, shift: "batch", shiftFirst: 3 });
   const pieces = {
     ...base,
-    x: [2, 9, 4, 5],
+    x: [2, 9, 8, 9],
     out: 10,
     workBytes: 1024,
   } as const;
@@ -223,6 +241,13 @@ test("conv3x3() matches a direct convolution where the sum is cut", async () => 
     shiftFirst: 5,
   });
   await checkConv3x3({ ...base, numeric, x: [2, 60, 5, 7], out: 70 });
+  await checkConv3x3({
+    ...base,
+    numeric,
+    x: [2, 60, 6, 7],
+    out: 70,
+    raw: "f16",
+  });
   await checkConv3x3({
     ...base,
     numeric,
@@ -401,8 +426,10 @@ test("conv3x3() gives an element the same bits alone and in a batch", async () =
   using both = backend.upload([...one, ...two], [2, 96, 4, 6]);
   using alone = backend.upload(one, [1, 96, 4, 6]);
   using u = winogradWeight(weight);
-  using y = conv3x3(both, u);
-  using z = conv3x3(alone, u);
-  const [together, apart] = await backend.read([y, z]);
-  assert.deepEqual(together!.slice(0, apart!.length), apart);
+  for (const w of [u, weight]) {
+    using y = conv3x3(both, w);
+    using z = conv3x3(alone, w);
+    const [together, apart] = await backend.read([y, z]);
+    assert.deepEqual(together!.slice(0, apart!.length), apart);
+  }
 });

@@ -18,6 +18,8 @@ interface Case {
   /** One B for the whole batch. */
   readonly shared?: boolean;
   readonly bias?: boolean;
+  /** A number per row, of each product or of all. */
+  readonly shift?: "batch" | "shared";
   readonly residual?: boolean;
   readonly accumulate?: boolean;
   readonly variant?: GemmOptions["variant"];
@@ -67,9 +69,15 @@ async function checkGemm(c: Case): Promise<void> {
   const [inC, pc] = place(3, { ...common, lines: M, length: N });
   const bias = input(4, [M]);
   const residual = input(5, inC.shape);
+  // Two numbers lie before the rows of the first product, three between those of two.
+  const shift = {
+    first: 2,
+    stride: c.shift === "shared" ? 0 : M + 3,
+    input: input(6, [2 + batch * (M + 3)]),
+  };
   await checkOp(`gemm ${JSON.stringify(c)}`, {
-    inputs: [inA, inB, inC, bias, residual],
-    forward: (A, B, C, biasTensor, residualTensor) => {
+    inputs: [inA, inB, inC, bias, residual, shift.input],
+    forward: (A, B, C, biasTensor, residualTensor, shiftTensor) => {
       const options: GemmOptions = {
         batch,
         a,
@@ -78,6 +86,8 @@ async function checkGemm(c: Case): Promise<void> {
         variant,
         accumulate: c.accumulate ?? false,
         bias: c.bias ? biasTensor : undefined,
+        shift: c.shift &&
+          { tensor: shiftTensor, first: shift.first, stride: shift.stride },
         residual: c.residual ? residualTensor : undefined,
       };
       gemm(
@@ -107,6 +117,9 @@ async function checkGemm(c: Case): Promise<void> {
             }
             const at = pc.offset + z * pc.batchStride + m * pc.stride + n;
             out[at] = alpha * sum + (c.bias ? bias.data[m]! : 0) +
+              (c.shift
+                ? shift.input.data[shift.first + z * shift.stride + m]!
+                : 0) +
               (c.residual ? residual.data[at]! : 0) +
               (c.accumulate ? out[at]! : 0);
           }
@@ -242,6 +255,9 @@ for (const variant of VARIANTS) {
     await checkGemm({ ...base, bias, alpha: 2.5 });
     await checkGemm({ ...base, residual, alpha: 2.5 });
     await checkGemm({ ...base, bias, residual, accumulate, alpha: 0.125 });
+    if (variant === "tiled") return; // it has none
+    await checkGemm({ ...base, bias, residual, shift: "batch", alpha: 0.125 });
+    await checkGemm({ ...base, shift: "shared" });
   });
 }
 
@@ -289,7 +305,63 @@ if (KERNELS !== "gpu") {
       const base = { size, batch: 2, pad: 4, variant } as const;
       await checkGemm({ ...base, alpha: -0.75 });
       await checkGemm({ ...base, bias, residual, accumulate, alpha: 0.125 });
+      await checkGemm({ ...base, bias, residual, shift: "batch", alpha: 3 });
+      await checkGemm({ ...base, shift: "shared" });
     }
+    // Pieces of the rows, and of the batch.
+    await checkGemm({
+      size: [1042, 4, 2048],
+      batch: 2,
+      shift: "batch",
+      bias,
+      variant,
+    });
+    await checkGemm({
+      size: [5, 1024, 1024],
+      batch: 3,
+      shift: "batch",
+      variant,
+    });
+  });
+
+  test("gemm() matches its definition for up to four columns: texel", async () => {
+    for (const N of [1, 2, 3, 4]) {
+      for (const M of [1, 7, 8, 9, 63, 65, 130]) {
+        const size = [M, N, 36] as const;
+        await checkGemm({ size, b: "column", variant });
+        if (N === 4) await checkGemm({ size, variant });
+      }
+      await checkGemm({ size: [20, N, 644], b: "column", variant }); // added up in blocks
+    }
+    // One vector is both a row and a column; its numbers lie side by side.
+    await checkGemm({ size: [33, 1, 132], batch: 2, variant });
+    await checkGemm({ size: [33, 1, 132], batch: 2, half: true, variant });
+    const all = { bias: true, shift: "batch", residual: true } as const;
+    for (const a of ["row", "column"] as const) {
+      for (const b of ["row", "column"] as const) {
+        for (const half of [false, true]) {
+          const base = {
+            size: [36, 4, 12],
+            pad: 4,
+            a,
+            b,
+            half,
+            variant,
+          } as const;
+          await checkGemm({ ...base, ...all, batch: 3, alpha: 0.5 });
+          await checkGemm({
+            ...base,
+            accumulate: true,
+            batch: 2,
+            shared: true,
+          });
+        }
+      }
+    }
+    // Pieces: of the rows, an even number of workgroups and the rest; of the sum.
+    await checkGemm({ size: [1042, 4, 2048], ...all, batch: 2, variant });
+    await checkGemm({ size: [260, 4, 11520], half: true, bias: true, variant });
+    await checkGemm({ size: [2048, 4, 1044], a: "column", ...all, variant });
   });
 
   test("gemm() takes A in f16: texel", async () => {
@@ -318,6 +390,9 @@ if (KERNELS !== "gpu") {
     };
     assert.equal(product([16, 64, 64]), "gemm_vec4");
     assert.equal(product([96, 256, 96]), "gemm_texel");
+    assert.equal(product([1280, 4, 1280]), "gemm_narrow");
+    assert.equal(product([1280, 1, 1280]), "gemm_narrow");
+    assert.equal(product([1280, 3, 1280]), "gemm"); // its rows are no fours
     using x = backend.alloc([64, 64]);
     using y = backend.alloc([64, 64]);
     assert.throws(

@@ -105,12 +105,12 @@ test("Plan counts matrix products, refuses what an adapter cannot bind, and read
     name: "DeviceMemoryError",
     message: /4096 bytes: current size is 4100/,
   });
-  using x = plan.upload([1, 2], [1, 1, 1, 2]);
+  using x = plan.upload(new Float32Array(40).fill(1), [1, 1, 2, 20]);
   using weight = plan.alloc([3, 1, 3, 3], "f16");
   conv3x3(x, weight).dispose();
-  // 16 products of [3, 1] with [1, 1 tile]
-  assert.equal(plan.flops, 2 * 16 * 3);
+  // 16 products of [3, 1] with [1, 10 tiles]
+  assert.equal(plan.flops, 2 * 16 * 3 * 10);
   assert.equal(plan.dispatches, 4);
-  assert.equal(plan.largestTensorBytes, 16 * 3 * 4);
-  assert.deepEqual(await plan.read([x]), [new Float32Array(2)]);
+  assert.equal(plan.largestTensorBytes, 16 * 3 * 10 * 4);
+  assert.deepEqual(await plan.read([x]), [new Float32Array(40)]);
 });
