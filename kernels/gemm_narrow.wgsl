@@ -18,8 +18,8 @@ struct Params {
   flags: u32,
   block: u32, // k is added up in blocks: rounding grows with their number, not with K
 }
-@group(0) @binding(0) var a: texture_2d<f32>;
-@group(0) @binding(1) var b: texture_2d<f32>;
+@group(0) @binding(0) var a: texture_storage_2d<rgba32float, read>; // rgba16float where A is f16
+@group(0) @binding(1) var b: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>; // [M]
 @group(0) @binding(3) var<storage, read> residual: array<f32>; // like c
 @group(0) @binding(4) var<storage, read> shift: array<f32>;
@@ -30,19 +30,19 @@ fn place(i: u32) -> vec2u { return vec2u(i & ((1u << ROW_BITS) - 1u), i >> ROW_B
 
 fn left(i: u32, step: u32) -> mat4x4f {
   return mat4x4f(
-    textureLoad(a, place(i), 0),
-    textureLoad(a, place(i + step), 0),
-    textureLoad(a, place(i + 2u * step), 0),
-    textureLoad(a, place(i + 3u * step), 0),
+    textureLoad(a, place(i)),
+    textureLoad(a, place(i + step)),
+    textureLoad(a, place(i + 2u * step)),
+    textureLoad(a, place(i + 3u * step)),
   );
 }
 
 fn right(i: u32, step: u32) -> mat4x4f {
   return mat4x4f(
-    textureLoad(b, place(i), 0),
-    textureLoad(b, place(i + step), 0),
-    textureLoad(b, place(i + 2u * step), 0),
-    textureLoad(b, place(i + 3u * step), 0),
+    textureLoad(b, place(i)),
+    textureLoad(b, place(i + step)),
+    textureLoad(b, place(i + 2u * step)),
+    textureLoad(b, place(i + 3u * step)),
   );
 }
 

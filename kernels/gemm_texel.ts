@@ -49,7 +49,6 @@ const NARROW: Kernel = {
   wgsl: narrowWgsl,
   params: KERNEL.params.filter((name) => name !== "across"),
 };
-/** The same with A in f16. */
 const KERNEL_HALF = half(KERNEL);
 const NARROW_HALF = half(NARROW);
 
@@ -203,7 +202,15 @@ function pieceSizes(
   return { ms, zs, ks };
 }
 
+/** The same with A in f16, whose texels are of another format. */
 function half(kernel: Kernel): Kernel {
-  const bindings = kernel.bindings.replace("a", "h");
-  return { ...kernel, name: `${kernel.name}_half`, bindings };
+  return {
+    ...kernel,
+    name: `${kernel.name}_half`,
+    bindings: kernel.bindings.replace("a", "h"),
+    wgsl: kernel.wgsl.replace(
+      "a: texture_storage_2d<rgba32float",
+      "a: texture_storage_2d<rgba16float",
+    ),
+  };
 }

@@ -39,13 +39,22 @@ import {
   Stages,
 } from "./pool.ts";
 
+/** Formats of stages. */
+const TEXELS = { f32: "rgba32float", f16: "rgba16float" } as const;
+/**
+ * A stage, as storage that is only read: lavapipe fetches that in half the instructions of a sampled texture,
+ * whose level of detail it works out for each lane.
+ */
+const stageOf = (type: StorageType): Partial<GPUBindGroupLayoutEntry> => ({
+  storageTexture: { access: "read-only", format: TEXELS[type] },
+});
 /** What a letter of `Kernel.bindings` is to a device. */
 const ACCESS = {
   r: { buffer: { type: "read-only-storage" } },
   w: { buffer: { type: "storage" } },
-  a: { texture: { sampleType: "unfilterable-float" } },
-  b: { texture: { sampleType: "unfilterable-float" } },
-  h: { texture: { sampleType: "unfilterable-float" } },
+  a: stageOf("f32"),
+  b: stageOf("f32"),
+  h: stageOf("f16"),
 } as const;
 /** Part of a buffer that was copied to a stage. */
 interface Staged {
@@ -357,8 +366,8 @@ export class WebGpu implements Backend {
     const texture = this.#device.createTexture({
       label: `stage ${key}`,
       size: [STAGE_ROW.all, rows],
-      format: key.endsWith("f16") ? "rgba16float" : "rgba32float",
-      usage: GPUTextureUsage.COPY_DST | GPUTextureUsage.TEXTURE_BINDING,
+      format: TEXELS[key.endsWith("f16") ? "f16" : "f32"],
+      usage: GPUTextureUsage.COPY_DST | GPUTextureUsage.STORAGE_BINDING,
     });
     this.#textures.set(key, texture);
     this.#views.set(key, texture.createView());
