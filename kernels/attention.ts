@@ -10,12 +10,10 @@
  */
 import probeWgsl from "./attention_probe.wgsl" with { type: "text" };
 import scaleWgsl from "./scale_columns.wgsl" with { type: "text" };
-import softmaxWgsl from "./softmax_columns.wgsl" with { type: "text" };
 import gradWgsl from "./softmax_grad.wgsl" with { type: "text" };
 import {
   attentionProbeRef,
   scaleColumnsRef,
-  softmaxColumnsRef,
   softmaxGradRef,
 } from "./attention_ref.ts";
 import {
@@ -43,14 +41,8 @@ import {
   wholeHeads,
 } from "./heads.ts";
 import { keySums } from "./key_sums.ts";
+import { softmaxColumns } from "./softmax.ts";
 
-const SOFTMAX: Kernel = {
-  name: "softmax_columns",
-  wgsl: softmaxWgsl,
-  bindings: "ww",
-  params: ["count", "keys", "columns", "queries", "first"],
-  ref: softmaxColumnsRef,
-};
 const SCALE: Kernel = {
   name: "scale_columns",
   wgsl: scaleWgsl,
@@ -286,12 +278,7 @@ function attend(
   if (flash) flashAttention([q, k, v], flashShape, { stats, out });
   for (const [first, columns] of flash ? [] : chunks) {
     using s = scores(first, columns);
-    backend.dispatch(SOFTMAX, {
-      bind: [s, stats],
-      params: { count: z * columns, keys, columns, queries, first },
-      constants: { CAUSAL: Number(causal) },
-      groups: elementGroups(z * columns),
-    });
+    softmaxColumns(s, stats, { first, causal });
     options.edit?.(s, first);
     gemm(
       [width, columns, keys],

@@ -42,6 +42,19 @@ export function softmaxColumnsRef(
   }
 }
 
+/** Bindings s, s, stats; see `softmax_texel.wgsl`. */
+export function softmaxTexelRef(
+  [, s, stats]: readonly Float64Array[],
+  p: Params,
+): void {
+  const { z = 0, keys = 1, columns = 1, queries = 1 } = p;
+  const bind = [
+    s!.subarray(z * keys * columns),
+    stats!.subarray(z * 2 * queries),
+  ];
+  softmaxColumnsRef(bind, p, {});
+}
+
 /** Bindings out, stats; see `scale_columns.wgsl`. */
 export function scaleColumnsRef(
   [out, stats]: readonly Float64Array[],

@@ -86,7 +86,10 @@ export function groupNorm(
   const part = partSize(backend, count);
   const parts = Math.ceil(count / part);
   const params = { planes, blocks, count, cells, groups, part, parts, eps };
-  const WG = backend.family === "software" ? 64 : 256;
+  const software = backend.family === "software";
+  const WG = software ? 64 : 256;
+  // What belongs to a plane is worked out by eights of threads on a processor, by workgroups on a GPU.
+  const perPlane = software ? 8 : cells > 64 ? WG : 64;
   /** Statistics of the groups into `stats`; with `GRAD` sums, given those statistics. */
   const reduce = (
     { g, forward, stats, ...constants }: {
@@ -127,7 +130,7 @@ export function groupNorm(
     backend.dispatch(APPLY, {
       bind: [x, weight, bias, g, stats, sums, out],
       params,
-      constants: { WG: cells > 64 ? WG : 64, GRAD, SILU },
+      constants: { WG: perPlane, GRAD, SILU },
       groups: runGroups(planes, cells),
     });
     return out;

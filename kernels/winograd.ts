@@ -25,6 +25,7 @@ const TILES = [
   "columns",
   "tiles",
   "first",
+  "all",
 ];
 const WEIGHT: Kernel = {
   name: "winograd_weight",
@@ -116,8 +117,7 @@ export function winograd(
   const backend = x.backend;
   const rows = Math.ceil(height / 2), columns = Math.ceil(width / 2);
   const all = batch * rows * columns;
-  // Of one batch element. Where its tiles are no fours, those of several may be: it must not matter.
-  const work = rows * columns % 4 ? 0 : 16 * from * to * rows * columns;
+  const work = 16 * from * to * rows * columns; // of one batch element
   const raw = weight.shape.length === 4;
   const slice = raw ? atMost(workBytes / 2 / (64 * from), to) : to;
   const chunk = atMost(workBytes / (64 * (from + slice)), all);
@@ -139,14 +139,15 @@ export function winograd(
       );
     }
     for (let first = 0; first < all; first += chunk) {
-      const tiles = Math.min(chunk, all - first);
-      const size = { height, width, rows, columns, tiles, first };
+      // Products take fours; past the last tile it is repeated.
+      const tiles = Math.ceil(Math.min(chunk, all - first) / 4) * 4;
+      const size = { height, width, rows, columns, tiles, first, all };
       using v = backend.alloc([16, from, tiles]);
       backend.dispatch(INPUT, {
         bind: [x, v],
-        params: { ...size, count: from * tiles, channels: from },
-        constants: { FLIP: Number(flip) },
-        groups: elementGroups(from * tiles),
+        params: { ...size, count: from * tiles / 4, channels: from },
+        constants: { FLIP: Number(flip), FOURS: Number(columns % 4 === 0) },
+        groups: elementGroups(from * tiles / 4),
       });
       using m = backend.alloc([16, here, tiles]);
       gemm(
@@ -164,7 +165,7 @@ export function winograd(
         bind: [m, bias ?? m, shift ?? m, residual ?? m, y],
         params: {
           ...size,
-          count: here * tiles,
+          count: here * tiles / 4,
           channels: to,
           slice: here,
           firstChannel: channel,
@@ -177,7 +178,7 @@ export function winograd(
           SHIFT: Number(!!shift),
           RESIDUAL: Number(!!residual),
         },
-        groups: elementGroups(here * tiles),
+        groups: elementGroups(here * tiles / 4),
       });
     }
   }

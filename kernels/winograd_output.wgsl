@@ -1,32 +1,35 @@
 // winograd_output: the 2x2 outputs of a tile are A^T m A, A^T = [[1,1,1,0],[0,1,-1,-1]],
 // plus bias[o], plus shift[b,o], plus residual, where asked for. FLIP: m is stored as winograd_input says.
-// m holds slice channels from firstChannel, and tiles from first.
+// m holds slice channels from firstChannel, and tiles from first; a thread does four tiles.
 override WG: u32 = 64u;
 override FLIP: bool = false;
 override BIAS: bool = false;
 override SHIFT: bool = false;
 override RESIDUAL: bool = false;
 struct Params {
-  count: u32, channels: u32, height: u32, width: u32, rows: u32, columns: u32, tiles: u32, first: u32,
+  count: u32, channels: u32, height: u32, width: u32, rows: u32, columns: u32, tiles: u32, first: u32, all: u32,
   slice: u32, firstChannel: u32,
   shiftStride: u32, // from one batch element's shifts to the next's, or 0 for one shared by the batch
   shiftFirst: u32,
 }
-@group(0) @binding(0) var<storage, read> m: array<f32>; // [16, slice, tiles]
+@group(0) @binding(0) var<storage, read> m: array<vec4f>; // [16, slice, tiles]
 @group(0) @binding(1) var<storage, read> bias: array<f32>; // [channels]
 @group(0) @binding(2) var<storage, read> shift: array<f32>; // channels of each batch element, or of all
 @group(0) @binding(3) var<storage, read> residual: array<f32>; // like out
 @group(0) @binding(4) var<storage, read_write> out: array<f32>; // [batch, channels, height, width]
 @group(0) @binding(5) var<uniform> p: Params;
 
-fn line(row: u32, i: u32) -> vec2f {
+// Left and right outputs of four tiles.
+struct Sides { left: vec4f, right: vec4f }
+
+fn line(row: u32, i: u32) -> Sides {
   let z = select(row, select(row, 3u - row, row == 0u || row == 3u), FLIP) * 4u;
-  let plane = p.slice * p.tiles;
+  let plane = p.slice * p.tiles / 4u;
   let a = m[select(z, z + 3u, FLIP) * plane + i];
   let b = m[(z + 1u) * plane + i];
   let c = m[(z + 2u) * plane + i];
   let d = m[select(z + 3u, z, FLIP) * plane + i];
-  return vec2f(a + b + c, b - c - d);
+  return Sides(a + b + c, b - c - d);
 }
 
 fn put(base: u32, y: u32, x: u32, value: f32) {
@@ -37,26 +40,38 @@ fn put(base: u32, y: u32, x: u32, value: f32) {
 
 @compute @workgroup_size(WG)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
-  let i = id.y * grid.x * WG + id.x; // (o - firstChannel) * tiles + t - first
+  let i = id.y * grid.x * WG + id.x; // ((o - firstChannel) * tiles + t - first) / 4
   if (i >= p.count) { return; }
-  let o = p.firstChannel + i / p.tiles;
-  let t = p.first + i % p.tiles;
-  let perImage = p.rows * p.columns;
-  let b = t / perImage;
+  let c = i / (p.tiles / 4u);
+  let o = p.firstChannel + c;
+  let t = p.first + i * 4u - c * p.tiles;
   let m0 = line(0u, i);
   let m1 = line(1u, i);
   let m2 = line(2u, i);
   let m3 = line(3u, i);
-  var add = 0.0;
-  if (BIAS) { add += bias[o]; }
-  if (SHIFT) { add += shift[p.shiftFirst + b * p.shiftStride + o]; }
-  let top = m0 + m1 + m2 + add;
-  let bottom = m1 - m2 - m3 + add;
-  let base = (b * p.channels + o) * p.height * p.width;
-  let y = t % perImage / p.columns * 2u;
-  let x = t % p.columns * 2u;
-  put(base, y, x, top.x);
-  put(base, y, x + 1u, top.y);
-  put(base, y + 1u, x, bottom.x);
-  put(base, y + 1u, x + 1u, bottom.y);
+  // Upper left, upper right, lower left, lower right.
+  var four = array(
+    m0.left + m1.left + m2.left,
+    m0.right + m1.right + m2.right,
+    m1.left - m2.left - m3.left,
+    m1.right - m2.right - m3.right,
+  );
+  let perImage = p.rows * p.columns;
+  var b = t / perImage;
+  var y = (t - b * perImage) / p.columns;
+  var x = t - b * perImage - y * p.columns;
+  for (var j = 0u; j < 4u; j++) {
+    if (t + j >= p.all) { return; }
+    var add = 0.0;
+    if (BIAS) { add += bias[o]; }
+    if (SHIFT) { add += shift[p.shiftFirst + b * p.shiftStride + o]; }
+    let base = (b * p.channels + o) * p.height * p.width;
+    put(base, y * 2u, x * 2u, four[0][j] + add);
+    put(base, y * 2u, x * 2u + 1u, four[1][j] + add);
+    put(base, y * 2u + 1u, x * 2u, four[2][j] + add);
+    put(base, y * 2u + 1u, x * 2u + 1u, four[3][j] + add);
+    x++;
+    if (x == p.columns) { x = 0u; y++; }
+    if (y == p.rows) { y = 0u; b++; }
+  }
 }

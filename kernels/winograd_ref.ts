@@ -51,7 +51,7 @@ export function winogradWeightRef(
   }
 }
 
-/** `V = B^T d B`; bindings x, v. */
+/** `V = B^T d B`; bindings x, v; `count` fours of tiles. */
 export function winogradInputRef(
   [x, v]: readonly Float64Array[],
   p: Params,
@@ -66,13 +66,14 @@ export function winogradInputRef(
     columns = 1,
     tiles = 1,
     first = 0,
+    all = 1,
   } = p;
   const patch = new Float64Array(16);
   const out = new Float64Array(16);
   const plane = channels * tiles | 0;
-  for (let i = 0; i < count; i++) {
+  for (let i = 0; i < 4 * count; i++) {
     const c = Math.floor(i / tiles);
-    const t = first + i % tiles;
+    const t = Math.min(first + i % tiles, all - 1);
     const base = (Math.floor(t / (rows * columns)) * channels + c) * height *
       width;
     const y0 = Math.floor(t % (rows * columns) / columns) * 2 - 1;
@@ -92,7 +93,7 @@ export function winogradInputRef(
   }
 }
 
-/** `A^T m A + bias + shift + residual`; bindings m, bias, shift, residual, out. */
+/** `A^T m A + bias + shift + residual`; bindings m, bias, shift, residual, out; `count` fours of tiles. */
 export function winogradOutputRef(
   bind: readonly Float64Array[],
   p: Params,
@@ -114,6 +115,7 @@ export function winogradOutputRef(
     columns = 1,
     tiles = 1,
     first = 0,
+    all = 1,
     slice = 1,
     firstChannel = 0,
     shiftStride = 0,
@@ -122,9 +124,10 @@ export function winogradOutputRef(
   const values = new Float64Array(16);
   const square = new Float64Array(4);
   const plane = slice * tiles | 0;
-  for (let i = 0; i < count; i++) {
+  for (let i = 0; i < 4 * count; i++) {
     const o = firstChannel + Math.floor(i / tiles);
     const t = first + i % tiles;
+    if (t >= all) continue;
     const b = Math.floor(t / (rows * columns));
     for (let z = 0; z < 16; z++) {
       const at = flags.FLIP ? FLIPPED[z >> 2]! * 4 + FLIPPED[z & 3]! : z;
