@@ -310,7 +310,7 @@ if (KERNELS !== "gpu") {
     }
     // Pieces of the rows, and of the batch.
     await checkGemm({
-      size: [1042, 4, 2048],
+      size: [1042, 20, 2048],
       batch: 2,
       shift: "batch",
       bias,
