@@ -19,11 +19,9 @@ import {
   type Kernel,
   type KernelFamily,
   type MemoryUse,
-  type Params,
   type PlannedKernel,
   type Recorder,
   sizeOf,
-  STAGE_SIZE,
   type StageName,
   type StorageType,
   storedBytes,
@@ -31,43 +29,10 @@ import {
 } from "./backend.ts";
 import { DeviceLostError, DeviceMemoryError } from "./errors.ts";
 import { chooseFamily, type KernelChoice } from "./family.ts";
-import {
-  checkTensorBytes,
-  Pool,
-  STAGE_ROW,
-  type StageKey,
-  Stages,
-} from "./pool.ts";
+import { type Compiled, Pipelines } from "./pipelines.ts";
+import { checkTensorBytes, Pool } from "./pool.ts";
+import { StageTextures } from "./stage_textures.ts";
 
-/** Formats of stages. */
-const TEXELS = { f32: "rgba32float", f16: "rgba16float" } as const;
-/**
- * A stage, as storage that is only read: lavapipe fetches that in half the instructions of a sampled texture,
- * whose level of detail it works out for each lane.
- */
-const stageOf = (type: StorageType): Partial<GPUBindGroupLayoutEntry> => ({
-  storageTexture: { access: "read-only", format: TEXELS[type] },
-});
-/** What a letter of `Kernel.bindings` is to a device. */
-const ACCESS = {
-  r: { buffer: { type: "read-only-storage" } },
-  w: { buffer: { type: "storage" } },
-  a: stageOf("f32"),
-  b: stageOf("f32"),
-  h: stageOf("f16"),
-} as const;
-/** Part of a buffer that was copied to a stage. */
-interface Staged {
-  readonly buffer: GPUBuffer;
-  readonly first: number;
-  readonly count: number;
-}
-/** Letters that are stages. */
-const STAGED: Readonly<Record<string, StageKey>> = {
-  a: "a f32",
-  b: "b f32",
-  h: "a f16",
-};
 const UNIFORM_STEP = 256; // minUniformBufferOffsetAlignment's default
 const UNIFORM_SLOTS = 2048;
 /** Runs that are submitted together: a GPU computes while the next ones are recorded; a processor has to do both. */
@@ -91,15 +56,10 @@ export class WebGpu implements Backend {
   /** Aborts when the device is lost. */
   readonly lost: AbortSignal;
   readonly #device: GPUDevice;
-  readonly #pipelines = new Map<string, GPUComputePipeline>();
+  readonly #pipelines: Pipelines;
   readonly #groups = new Map<string, GPUBindGroup>();
-  readonly #layouts = new Map<string, GPUBindGroupLayout>();
   readonly #pool: Pool<GPUBuffer>;
-  readonly #stages: Stages<GPUBuffer>;
-  readonly #textures = new Map<StageKey, GPUTexture>();
-  readonly #views = new Map<StageKey, GPUTextureView>();
-  /** What a stage still holds a copy of. */
-  readonly #staged = new Map<StageKey, Staged>();
+  readonly #stages: StageTextures;
   readonly #touched = new Set<GPUBuffer>();
   readonly #uniforms: GPUBuffer;
   readonly #uniformBytes = new ArrayBuffer(UNIFORM_STEP * UNIFORM_SLOTS);
@@ -109,9 +69,7 @@ export class WebGpu implements Backend {
   #written = 0;
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
-  #checks: Promise<void>[] = [];
   #error: Error | undefined;
-  #compileError: Error | undefined;
 
   private constructor(
     adapter: OpenedAdapter,
@@ -140,10 +98,16 @@ export class WebGpu implements Backend {
         this.#groups.clear(); // they hold on to the buffers
       },
     });
-    this.#stages = new Stages(
-      this.#pool,
-      (key, rows) => this.#resizeStage(key, rows),
-    );
+    this.#pipelines = new Pipelines(device);
+    this.#stages = new StageTextures({
+      device,
+      pool: this.#pool,
+      beforeResize: () => {
+        this.flush();
+        this.#groups.clear(); // some hold on to the texture
+      },
+      encoder: () => this.#outsidePass(),
+    });
     this.#uniforms = device.createBuffer({
       label: "params",
       size: this.#uniformBytes.byteLength,
@@ -239,7 +203,7 @@ export class WebGpu implements Backend {
   #put(tensor: Tensor, bytes: Float32Array | Uint16Array, first = 0): void {
     if (bytes.length === 0) return; // Deno's writeBuffer panics
     const buffer = tensor.storage as GPUBuffer;
-    this.#unstage(buffer);
+    this.#stages.forget(buffer);
     // writeBuffer happens before what is recorded but not submitted.
     if (this.#touched.has(buffer)) this.flush();
     this.#device.queue.writeBuffer(
@@ -257,40 +221,18 @@ export class WebGpu implements Backend {
 
   /** See `Backend`. */
   async prepare(kernels: readonly PlannedKernel[]): Promise<void> {
-    const made = await Promise.all(
-      kernels.map(async ({ kernel, constants }) => {
-        const key = pipelineKey(kernel, constants);
-        try {
-          const pipeline = this.#pipelines.get(key) ??
-            await this.#device.createComputePipelineAsync(
-              this.#describe(kernel, constants),
-            );
-          this.#pipelines.set(key, pipeline);
-          return { kernel, pipeline };
-        } catch (error) {
-          this.#failCompile(key, (error as Error).message);
-          return undefined;
-        }
-      }),
-    );
+    const made = await this.#pipelines.prepare(kernels);
     // Dawn warns of runs on nothing, and its users' drivers compile at once.
     if (this.adapter.choice !== "dawn") {
-      this.#warmUp(made.filter((x) => x !== undefined));
+      this.#warmUp(made);
     }
   }
 
   /** Runs pipelines on no workgroup at all: some drivers compile only then, in a thread of their own. */
-  #warmUp(
-    made: readonly { kernel: Kernel; pipeline: GPUComputePipeline }[],
-  ): void {
+  #warmUp(made: readonly Compiled[]): void {
     const most = Math.max(...made.map(({ kernel }) => kernel.bindings.length));
     const buffers = Array.from({ length: most }, () => this.#pool.take(16));
-    for (const { kernel } of made) {
-      for (const key of stageKeys(kernel.bindings)) {
-        const [name, type] = key.split(" ") as [StageName, StorageType];
-        this.#stages.fit(name, type, 4);
-      }
-    }
+    for (const { kernel } of made) this.#stages.need(kernel.bindings);
     const encoder = this.#device.createCommandEncoder();
     const pass = encoder.beginComputePass();
     for (const { kernel: { bindings }, pipeline } of made) {
@@ -306,71 +248,8 @@ export class WebGpu implements Backend {
 
   /** See `Backend`. */
   stage(name: StageName, from: Tensor, first: number, count: number): void {
-    const most = STAGE_SIZE[from.type];
-    if (count > most) {
-      throw new RangeError(
-        `Cannot stage [${from.shape}]: at most ${most} numbers fit: current ${count}`,
-      );
-    }
-    const key: StageKey = `${name} ${from.type}`;
-    this.#stages.fit(name, from.type, count);
-    const texture = this.#textures.get(key)!;
-    const bytes = from.type === "f16" ? 2 : 4;
-    const buffer = from.storage as GPUBuffer;
-    const held = this.#staged.get(key);
-    if (
-      held?.buffer === buffer && held.first === first && held.count >= count
-    ) {
-      return;
-    }
-    this.#staged.set(key, { buffer, first, count });
-    this.#touched.add(buffer);
-    const texels = Math.ceil(count / 4);
-    const rows = Math.floor(texels / STAGE_ROW.used);
-    const encoder = this.#outsidePass();
-    // Whole rows, then what is left.
-    for (
-      const [y, width, height] of [
-        [0, STAGE_ROW.used, rows],
-        [rows, texels % STAGE_ROW.used, 1],
-      ] as const
-    ) {
-      if (!(width && height)) continue;
-      encoder.copyBufferToTexture(
-        {
-          buffer,
-          offset: bytes * (first + 4 * STAGE_ROW.used * y),
-          bytesPerRow: 4 * bytes * STAGE_ROW.used,
-        },
-        { texture, origin: [0, y] },
-        [width, height],
-      );
-    }
-  }
-
-  /** A buffer gets new numbers: copies of it are old. */
-  #unstage(buffer: GPUBuffer): void {
-    for (const [key, held] of this.#staged) {
-      if (held.buffer === buffer) this.#staged.delete(key);
-    }
-  }
-
-  #resizeStage(key: StageKey, rows: number): void {
-    this.flush();
-    this.#groups.clear(); // some hold on to the texture
-    this.#staged.delete(key);
-    this.#textures.get(key)?.destroy();
-    this.#textures.delete(key);
-    this.#views.delete(key);
-    if (rows === 0) return;
-    const texture = this.#device.createTexture({
-      label: `stage ${key}`,
-      size: [STAGE_ROW.all, rows],
-      format: TEXELS[key.endsWith("f16") ? "f16" : "f32"],
-      usage: GPUTextureUsage.COPY_DST | GPUTextureUsage.STORAGE_BINDING,
-    });
-    this.#textures.set(key, texture);
-    this.#views.set(key, texture.createView());
+    this.#stages.fill(name, from, first, count);
+    this.#touched.add(from.storage as GPUBuffer);
   }
 
   /** The encoder, where copies may go. */
@@ -390,7 +269,7 @@ export class WebGpu implements Backend {
         `Cannot run ${kernel.name}: it binds ${kernel.bindings.length} tensors: current ${bind.length}`,
       );
     }
-    const pipeline = this.#pipeline(kernel, constants);
+    const pipeline = this.#pipelines.get(kernel, constants);
     if (this.#slot === SUBMITTED[this.family]) this.flush();
     const offset = UNIFORM_STEP * this.#slot++;
     kernel.params.forEach((field, i) => {
@@ -412,7 +291,7 @@ export class WebGpu implements Backend {
       }
       this.#touched.add(x.storage as GPUBuffer);
       if (kernel.bindings[binding] === "w") {
-        this.#unstage(x.storage as GPUBuffer);
+        this.#stages.forget(x.storage as GPUBuffer);
       }
     });
     const group = this.#group(
@@ -481,8 +360,8 @@ export class WebGpu implements Backend {
         if (!this.#error) this.#lose(`mapping failed: ${cause}`);
       });
       // Pending scopes first: they say why, a lost device only that.
-      await Promise.all(this.#checks.splice(0));
-      const error = this.#compileError ?? this.#error;
+      await this.#pipelines.settled();
+      const error = this.#pipelines.error ?? this.#error;
       if (error) throw error;
       this.lost.throwIfAborted();
       options.signal?.throwIfAborted();
@@ -531,28 +410,6 @@ export class WebGpu implements Backend {
     );
   }
 
-  #layout(bindings: string): GPUBindGroupLayout {
-    let layout = this.#layouts.get(bindings);
-    if (!layout) {
-      const entries: GPUBindGroupLayoutEntry[] = [...bindings].map((
-        access,
-        binding,
-      ) => ({
-        binding,
-        visibility: GPUShaderStage.COMPUTE,
-        ...ACCESS[access as keyof typeof ACCESS],
-      }));
-      entries.push({
-        binding: bindings.length,
-        visibility: GPUShaderStage.COMPUTE,
-        buffer: { type: "uniform", hasDynamicOffset: true },
-      });
-      layout = this.#device.createBindGroupLayout({ entries });
-      this.#layouts.set(bindings, layout);
-    }
-    return layout;
-  }
-
   /**
    * The bind group of these buffers, made once: the pool hands out the same buffers step after step.
    * A group that is made anew for each dispatch lives until the garbage collector runs, which does
@@ -561,72 +418,25 @@ export class WebGpu implements Backend {
   #group(bindings: string, buffers: readonly GPUBuffer[]): GPUBindGroup {
     let key = bindings;
     for (const [i, buffer] of buffers.entries()) {
-      key += STAGED[bindings[i]!] ? " -" : ` ${this.#pool.id(buffer)}`;
+      const staged = this.#stages.view(bindings[i]!);
+      key += staged ? " -" : ` ${this.#pool.id(buffer)}`;
     }
     let group = this.#groups.get(key);
     if (!group) {
       const entries: GPUBindGroupEntry[] = buffers.map((buffer, binding) => ({
         binding,
-        resource: this.#views.get(STAGED[bindings[binding]!]!) ?? { buffer },
+        resource: this.#stages.view(bindings[binding]!) ?? { buffer },
       }));
       entries.push({
         binding: buffers.length,
         resource: { buffer: this.#uniforms, size: UNIFORM_STEP },
       });
       group = this.#device.createBindGroup({
-        layout: this.#layout(bindings),
+        layout: this.#pipelines.layout(bindings),
         entries,
       });
       this.#groups.set(key, group);
     }
     return group;
   }
-
-  #pipeline(kernel: Kernel, constants: Params): GPUComputePipeline {
-    const key = pipelineKey(kernel, constants);
-    let pipeline = this.#pipelines.get(key);
-    if (!pipeline) {
-      this.#device.pushErrorScope("validation");
-      pipeline = this.#device.createComputePipeline(
-        this.#describe(kernel, constants),
-      );
-      this.#checks.push(
-        this.#device.popErrorScope().then((error) => {
-          if (error) this.#failCompile(key, error.message);
-        }),
-      );
-      this.#pipelines.set(key, pipeline);
-    }
-    return pipeline;
-  }
-
-  #describe(kernel: Kernel, constants: Params): GPUComputePipelineDescriptor {
-    return {
-      label: pipelineKey(kernel, constants),
-      layout: this.#device.createPipelineLayout({
-        bindGroupLayouts: [this.#layout(kernel.bindings)],
-      }),
-      compute: {
-        module: this.#device.createShaderModule({
-          label: kernel.name,
-          code: kernel.wgsl,
-        }),
-        entryPoint: "main",
-        constants: { ...constants },
-      },
-    };
-  }
-
-  #failCompile(key: string, message: string): void {
-    this.#compileError ??= new Error(`Cannot compile ${key}: ${message}`);
-  }
-}
-
-function pipelineKey(kernel: Kernel, constants: Params): string {
-  return `${kernel.name} ${JSON.stringify(constants)}`;
-}
-
-/** The stages that a kernel reads. */
-function stageKeys(bindings: string): StageKey[] {
-  return [...bindings].flatMap((letter) => STAGED[letter] ?? []);
 }
