@@ -30,12 +30,15 @@ export {
   type CheckedRequest,
   checkForModel,
   memoryLimits,
+  type MemoryOptions,
+  planMemory,
+} from "./pipeline/model_request.ts";
+export {
   Model,
   type ModelParts,
   open,
   openBackend,
   type OpenOptions,
-  planMemory,
 } from "./pipeline/model.ts";
 export {
   cachedLocation,
@@ -318,17 +321,17 @@ export {
   vaeDecode,
   vaeEncode,
 } from "./pipeline/vae.ts";
+export type { Resnet } from "./pipeline/resnet.ts";
 export type {
   Attention,
   KeysAndValues,
   PlainAttention,
   ProbeHooks,
-  Resnet,
   SelfAttention,
   TextContext,
   Transformer,
   TransformerBlock,
-} from "./pipeline/blocks.ts";
+} from "./pipeline/transformer.ts";
 export type { Affine, Layer } from "./pipeline/parameters.ts";
 export type {
   LoadOptions,

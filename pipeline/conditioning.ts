@@ -16,7 +16,7 @@ import {
   type TextConfig,
   type TextEncoder,
 } from "./text_encoder.ts";
-import type { TextContext } from "./blocks.ts";
+import type { TextContext } from "./transformer.ts";
 import { sinusoid } from "./timestep.ts";
 import type { Tokenizer } from "./tokenize.ts";
 

@@ -6,7 +6,7 @@ import { gatherRows } from "../kernels/gather_rows.ts";
 import { gemm } from "../kernels/gemm.ts";
 import { layerNorm } from "../kernels/layer_norm.ts";
 import { linear } from "../kernels/linear.ts";
-import { into } from "./blocks.ts";
+import { into } from "./resnet.ts";
 import { readConfig } from "./config.ts";
 import { type Affine, type Layer, Parameters } from "./parameters.ts";
 import type { LoadOptions, WeightSource } from "./weight_source.ts";

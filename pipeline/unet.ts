@@ -14,15 +14,17 @@ import { linear } from "../kernels/linear.ts";
 import {
   downsample,
   into,
-  type ProbeHooks,
   type Resnet,
   resnet,
   resnetParameters,
+  upsample,
+} from "./resnet.ts";
+import {
+  type ProbeHooks,
   type Transformer,
   transformer,
   transformerParameters,
-  upsample,
-} from "./blocks.ts";
+} from "./transformer.ts";
 import { type Affine, type Layer, Parameters } from "./parameters.ts";
 import type { LoadOptions, WeightSource } from "./weight_source.ts";
 import type { Conditioning } from "./conditioning.ts";

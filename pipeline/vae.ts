@@ -6,14 +6,16 @@ import { linear } from "../kernels/linear.ts";
 import {
   downsample,
   into,
-  type PlainAttention,
-  plainAttention,
-  plainAttentionParameters,
   type Resnet,
   resnet,
   resnetParameters,
   upsample,
-} from "./blocks.ts";
+} from "./resnet.ts";
+import {
+  type PlainAttention,
+  plainAttention,
+  plainAttentionParameters,
+} from "./transformer.ts";
 import { readConfig } from "./config.ts";
 import { type Affine, type Layer, Parameters } from "./parameters.ts";
 import type { LoadOptions, WeightSource } from "./weight_source.ts";

@@ -5,19 +5,21 @@ import { concatChannels } from "../../kernels/concat.ts";
 import {
   downsample,
   into,
-  plainAttention,
-  plainAttentionParameters,
-  type ProbeHooks,
   type Resnet,
   resnet,
   resnetParameters,
+  upsample,
+} from "../../pipeline/resnet.ts";
+import {
+  plainAttention,
+  plainAttentionParameters,
+  type ProbeHooks,
   type Transformer,
   transformer,
   transformerBlock,
   transformerBlockParameters,
   transformerParameters,
-  upsample,
-} from "../../pipeline/blocks.ts";
+} from "../../pipeline/transformer.ts";
 import { type Layer, Parameters } from "../../pipeline/parameters.ts";
 import type { WeightSource } from "../../pipeline/weight_source.ts";
 import { TimeLayers, timeShifts } from "../../pipeline/time_layers.ts";

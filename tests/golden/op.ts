@@ -14,7 +14,7 @@ import { layerNorm } from "../../kernels/layer_norm.ts";
 import { linear } from "../../kernels/linear.ts";
 import { Tape } from "../../kernels/tape.ts";
 import { upsampleNearest } from "../../kernels/upsample.ts";
-import { into, upsample } from "../../pipeline/blocks.ts";
+import { into, upsample } from "../../pipeline/resnet.ts";
 import { sinusoid } from "../../pipeline/timestep.ts";
 import { checkModule, type GoldenCase, swapLast } from "./case.ts";
 

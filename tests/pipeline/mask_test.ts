@@ -11,7 +11,7 @@ import {
   type PackedMask,
   rasterizeMask,
 } from "../../pipeline/mask.ts";
-import { checkForModel } from "../../pipeline/model.ts";
+import { checkForModel } from "../../pipeline/model_request.ts";
 import { describeModel } from "../../pipeline/model_facts.ts";
 import { type Box, rasterize } from "../../pipeline/raster.ts";
 import { type Shape, shapeBoxes } from "../../pipeline/shape.ts";

@@ -9,9 +9,9 @@ import {
 import {
   checkForModel,
   memoryLimits,
-  open,
   planMemory,
-} from "../../pipeline/model.ts";
+} from "../../pipeline/model_request.ts";
+import { open } from "../../pipeline/model.ts";
 import { describeModel } from "../../pipeline/model_facts.ts";
 import type { FullRequest } from "../../pipeline/request.ts";
 import { Cpu } from "../../kernels/cpu.ts";

@@ -2,7 +2,7 @@
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
 import { CSG_DEFAULTS } from "../../pipeline/guidance/csg.ts";
-import { checkForModel } from "../../pipeline/model.ts";
+import { checkForModel } from "../../pipeline/model_request.ts";
 import { describeModel } from "../../pipeline/model_facts.ts";
 import { checkRequest } from "../../pipeline/request.ts";
 

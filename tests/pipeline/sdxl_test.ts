@@ -1,7 +1,7 @@
 /** What an SDXL checkpoint's small files must say, what its requests may say, and SD2.x configs. */
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
-import { checkForModel } from "../../pipeline/model.ts";
+import { checkForModel } from "../../pipeline/model_request.ts";
 import { describeModel, type ModelFacts } from "../../pipeline/model_facts.ts";
 import { endOfText } from "../../pipeline/text_encoder.ts";
 import { attentionSites, unetConfig } from "../../pipeline/unet_config.ts";
