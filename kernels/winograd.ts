@@ -38,14 +38,23 @@ const INPUT: Kernel = {
   name: "winograd_input",
   wgsl: inputWgsl,
   bindings: "rw",
-  params: TILES,
+  params: [...TILES, "flip"],
   ref: winogradInputRef,
 };
 const OUTPUT: Kernel = {
   name: "winograd_output",
   wgsl: outputWgsl,
   bindings: "rrrrw",
-  params: [...TILES, "slice", "firstChannel", "shiftStride", "shiftFirst"],
+  params: [
+    ...TILES,
+    "slice",
+    "firstChannel",
+    "shiftStride",
+    "shiftFirst",
+    "flip",
+    "bias",
+    "shift",
+  ],
   ref: winogradOutputRef,
 };
 
@@ -141,12 +150,21 @@ export function winograd(
     for (let first = 0; first < all; first += chunk) {
       // Products take fours; past the last tile it is repeated.
       const tiles = Math.ceil(Math.min(chunk, all - first) / 4) * 4;
-      const size = { height, width, rows, columns, tiles, first, all };
+      const size = {
+        height,
+        width,
+        rows,
+        columns,
+        tiles,
+        first,
+        all,
+        flip: Number(flip),
+      };
       using v = backend.alloc([16, from, tiles]);
       backend.dispatch(INPUT, {
         bind: [x, v],
         params: { ...size, count: from * tiles / 4, channels: from },
-        constants: { FLIP: Number(flip), FOURS: Number(columns % 4 === 0) },
+        constants: { FOURS: Number(columns % 4 === 0) },
         groups: elementGroups(from * tiles / 4),
       });
       using m = backend.alloc([16, here, tiles]);
@@ -171,13 +189,10 @@ export function winograd(
           firstChannel: channel,
           shiftStride,
           shiftFirst,
+          bias: Number(!!bias),
+          shift: Number(!!shift),
         },
-        constants: {
-          FLIP: Number(flip),
-          BIAS: Number(!!bias),
-          SHIFT: Number(!!shift),
-          RESIDUAL: Number(!!residual),
-        },
+        constants: { RESIDUAL: Number(!!residual) },
         groups: elementGroups(here * tiles / 4),
       });
     }

@@ -1,13 +1,13 @@
 // winograd_input: V[z,c,t] = (B^T d B)[z], d the 4x4 patch of tile t, which starts at (2 ty - 1, 2 tx - 1)
 //   B^T = [[1,0,-1,0],[0,1,1,0],[0,-1,1,0],[0,1,0,-1]]; outside the image is 0; t = (b, ty, tx)
-// FLIP stores row z where the transform of the flipped kernel has it (0 and 3 change places), so that
+// flip stores row z where the transform of the flipped kernel has it (0 and 3 change places), so that
 // the same U serves the vjp. Only tiles first to first + tiles of the image are transformed, four to a thread;
 // past the last one it is repeated.
 override WG: u32 = 64u;
-override FLIP: bool = false;
 override FOURS: bool = false; // the tiles of a row come in fours: those of a thread share what they read
 struct Params {
   count: u32, channels: u32, height: u32, width: u32, rows: u32, columns: u32, tiles: u32, first: u32, all: u32,
+  flip: u32, // 1 or 0; no constant, as pipelines take a second to compile
 }
 @group(0) @binding(0) var<storage, read> x: array<f32>; // [batch, channels, height, width]
 @group(0) @binding(1) var<storage, read_write> v: array<vec4f>; // [16, channels, tiles]
@@ -62,12 +62,13 @@ fn lines(at: Place, r: i32) -> mat4x4f {
 }
 
 fn put(at: u32, row: u32, d: mat4x4f) {
-  let z = select(row, select(row, 3u - row, row == 0u || row == 3u), FLIP) * 4u;
+  let flip = p.flip != 0u;
+  let z = select(row, select(row, 3u - row, row == 0u || row == 3u), flip) * 4u;
   let plane = p.channels * p.tiles / 4u;
-  v[select(z, z + 3u, FLIP) * plane + at] = d[0] - d[2];
+  v[select(z, z + 3u, flip) * plane + at] = d[0] - d[2];
   v[(z + 1u) * plane + at] = d[1] + d[2];
   v[(z + 2u) * plane + at] = d[2] - d[1];
-  v[select(z + 3u, z, FLIP) * plane + at] = d[1] - d[3];
+  v[select(z + 3u, z, flip) * plane + at] = d[1] - d[3];
 }
 
 @compute @workgroup_size(WG)

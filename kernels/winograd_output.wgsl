@@ -1,16 +1,14 @@
 // winograd_output: the 2x2 outputs of a tile are A^T m A, A^T = [[1,1,1,0],[0,1,-1,-1]],
-// plus bias[o], plus shift[b,o], plus residual, where asked for. FLIP: m is stored as winograd_input says.
+// plus bias[o], plus shift[b,o], plus residual, where asked for. flip: m is stored as winograd_input says.
 // m holds slice channels from firstChannel, and tiles from first; a thread does four tiles.
 override WG: u32 = 64u;
-override FLIP: bool = false;
-override BIAS: bool = false;
-override SHIFT: bool = false;
 override RESIDUAL: bool = false;
 struct Params {
   count: u32, channels: u32, height: u32, width: u32, rows: u32, columns: u32, tiles: u32, first: u32, all: u32,
   slice: u32, firstChannel: u32,
   shiftStride: u32, // from one batch element's shifts to the next's, or 0 for one shared by the batch
   shiftFirst: u32,
+  flip: u32, bias: u32, shift: u32, // 1 or 0; no constants, as pipelines take a second to compile
 }
 @group(0) @binding(0) var<storage, read> m: array<vec4f>; // [16, slice, tiles]
 @group(0) @binding(1) var<storage, read> bias: array<f32>; // [channels]
@@ -23,12 +21,13 @@ struct Params {
 struct Sides { left: vec4f, right: vec4f }
 
 fn line(row: u32, i: u32) -> Sides {
-  let z = select(row, select(row, 3u - row, row == 0u || row == 3u), FLIP) * 4u;
+  let flip = p.flip != 0u;
+  let z = select(row, select(row, 3u - row, row == 0u || row == 3u), flip) * 4u;
   let plane = p.slice * p.tiles / 4u;
-  let a = m[select(z, z + 3u, FLIP) * plane + i];
+  let a = m[select(z, z + 3u, flip) * plane + i];
   let b = m[(z + 1u) * plane + i];
   let c = m[(z + 2u) * plane + i];
-  let d = m[select(z + 3u, z, FLIP) * plane + i];
+  let d = m[select(z + 3u, z, flip) * plane + i];
   return Sides(a + b + c, b - c - d);
 }
 
@@ -63,8 +62,8 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   for (var j = 0u; j < 4u; j++) {
     if (t + j >= p.all) { return; }
     var add = 0.0;
-    if (BIAS) { add += bias[o]; }
-    if (SHIFT) { add += shift[p.shiftFirst + b * p.shiftStride + o]; }
+    if (p.bias != 0u) { add += bias[o]; }
+    if (p.shift != 0u) { add += shift[p.shiftFirst + b * p.shiftStride + o]; }
     let base = (b * p.channels + o) * p.height * p.width;
     put(base, y * 2u, x * 2u, four[0][j] + add);
     put(base, y * 2u, x * 2u + 1u, four[1][j] + add);

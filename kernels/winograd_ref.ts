@@ -55,7 +55,6 @@ export function winogradWeightRef(
 export function winogradInputRef(
   [x, v]: readonly Float64Array[],
   p: Params,
-  { FLIP = 0 }: Params,
 ): void {
   const {
     count = 0,
@@ -87,7 +86,7 @@ export function winogradInputRef(
     }
     sandwich(B_TRANSPOSED, patch, 4, out);
     for (let z = 0; z < 16; z++) {
-      const at = FLIP ? FLIPPED[z >> 2]! * 4 + FLIPPED[z & 3]! : z;
+      const at = p.flip ? FLIPPED[z >> 2]! * 4 + FLIPPED[z & 3]! : z;
       v![at * plane + i] = out[z]!;
     }
   }
@@ -97,7 +96,7 @@ export function winogradInputRef(
 export function winogradOutputRef(
   bind: readonly Float64Array[],
   p: Params,
-  flags: Params,
+  { RESIDUAL = 0 }: Params,
 ): void {
   const [m, bias, shift, residual, out] = bind as [
     Float64Array,
@@ -130,19 +129,19 @@ export function winogradOutputRef(
     if (t >= all) continue;
     const b = Math.floor(t / (rows * columns));
     for (let z = 0; z < 16; z++) {
-      const at = flags.FLIP ? FLIPPED[z >> 2]! * 4 + FLIPPED[z & 3]! : z;
+      const at = p.flip ? FLIPPED[z >> 2]! * 4 + FLIPPED[z & 3]! : z;
       values[z] = m[at * plane + i]!;
     }
     sandwich(A_TRANSPOSED, values, 4, square);
-    const add = (flags.BIAS ? bias[o]! : 0) +
-      (flags.SHIFT ? shift[shiftFirst + b * shiftStride + o]! : 0);
+    const add = (p.bias ? bias[o]! : 0) +
+      (p.shift ? shift[shiftFirst + b * shiftStride + o]! : 0);
     const y0 = Math.floor(t % (rows * columns) / columns) * 2;
     const x0 = t % columns * 2;
     for (let s = 0; s < 4; s++) {
       const y = y0 + (s >> 1), x = x0 + (s & 1);
       if (y >= height || x >= width) continue;
       const at = ((b * channels + o) * height + y) * width + x;
-      out[at] = square[s]! + add + (flags.RESIDUAL ? residual[at]! : 0);
+      out[at] = square[s]! + add + (RESIDUAL ? residual[at]! : 0);
     }
   }
 }
