@@ -3,13 +3,7 @@
  * fewer multiplications; every other size, and images too small for the transforms to pay, by columns
  * and one matrix product. In the gpu family all of them by one tiled kernel.
  */
-import {
-  type Backend,
-  expectSize,
-  record,
-  storedBytes,
-  type Tensor,
-} from "./backend.ts";
+import { type Backend, expectSize, record, type Tensor } from "./backend.ts";
 import { convColumns, convColumnsGrad } from "./conv_columns.ts";
 import { convTiled, convTiledGrad } from "./conv_tiled.ts";
 import { gemm } from "./gemm.ts";
@@ -19,9 +13,14 @@ import { transformWeight, winograd } from "./winograd.ts";
 const SAME = { kernel: 3, stride: 1, top: 1, left: 1 };
 
 /**
- * Cells of an image up to which a 3x3 convolution of weights as they are goes by columns: transforming the
- * weights costs more than multiplying with them. Seen on lavapipe with 1280 channels: at 4x4 cells 47 ms
- * against 131, at 8x8 cells 167 against 136.
+ * Kernels of at least so many output times input channels stay as checkpoints have them, whatever their
+ * storage: most of their work is where images have few cells. Storage must not decide how numbers are added
+ * up: pictures with f16 and f32 weights are the same where the checkpoint's numbers have 16 bits.
+ */
+const LARGE_KERNEL = 2 ** 18;
+/**
+ * Cells of an image up to which such a kernel goes by columns: transforming it costs more than multiplying
+ * with it. Seen on lavapipe with 1280 channels: at 4x4 cells 47 ms against 131, at 8x8 cells 167 against 136.
  */
 const FEW_CELLS = 36;
 
@@ -37,18 +36,16 @@ export interface Conv3x3Options {
   readonly residual?: Tensor | undefined;
   /** Bounds what the convolution holds besides input and output; to test that. */
   readonly workBytes?: number;
+  /** How the software family does weights as they are; `auto` goes by their size and the image's. For tests. */
+  readonly variant?: "auto" | "columns" | "winograd";
 }
 
-/**
- * Whether `conv3x3` is faster on f32 kernels in Winograd form. Not in the gpu family, and where the
- * adapter could not bind the form, 16/9 as large, it cannot be had.
- */
+/** Whether `conv3x3` is faster on f32 kernels in Winograd form: where they are small, in the software family. */
 export function prefersWinograd(
-  backend: Backend,
+  { family }: Pick<Backend, "family">,
   [out, channels]: readonly [number, number],
 ): boolean {
-  return backend.family === "software" &&
-    storedBytes([16, out, channels], "f32") <= backend.maxTensorBytes;
+  return family === "software" && out * channels < LARGE_KERNEL;
 }
 
 /**
@@ -74,7 +71,7 @@ export function winogradWeight(weight: Tensor, u?: Tensor): Tensor {
  * @param x `[batch, in, height, width]`.
  * @param weight `[16, out, in]` from `winogradWeight`, or `[out, in, 3, 3]` as checkpoints have it, f32
  *   or f16, which is 1.78 times or 3.6 times smaller. The software family does both by Winograd, with the
- *   same numbers, the former faster, but the latter directly for images of up to 36 cells; the gpu family
+ *   same numbers, the former faster, but large ones directly on images of up to 36 cells; the gpu family
  *   does the latter always directly, which is faster there.
  * @returns `[batch, out, height, width]`. Differentiable in `x`, `shift` and `residual`; saves nothing.
  */
@@ -87,7 +84,8 @@ export function conv3x3(
   const raw = weight.shape.length === 4;
   const out = weight.shape[raw ? 0 : 1] ?? 0;
   expectSize(weight, (raw ? 9 : 16) * out * channels, "conv3x3");
-  const { bias, shift, shiftFirst, residual, workBytes } = options;
+  const { bias, shift, shiftFirst, residual, workBytes, variant = "auto" } =
+    options;
   if (shift) expectShift(shift, [batch, out], shiftFirst);
   if (bias) expectSize(bias, out, "conv3x3 bias");
   if (residual) {
@@ -101,7 +99,11 @@ export function conv3x3(
     residual,
   };
   const tiled = raw && x.backend.family === "gpu";
-  const few = raw && !tiled && height * width <= FEW_CELLS;
+  const few = raw && !tiled &&
+    (variant === "auto"
+      ? !prefersWinograd(x.backend, [out, channels]) &&
+        height * width <= FEW_CELLS
+      : variant === "columns");
   const same = [out, height, width] as const;
   const y = tiled
     ? convTiled(x, weight, same, SAME, added)

@@ -1,7 +1,13 @@
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
-import { conv, conv3x3, winogradWeight } from "../../kernels/conv.ts";
+import {
+  conv,
+  conv3x3,
+  type Conv3x3Options,
+  winogradWeight,
+} from "../../kernels/conv.ts";
 import type { Tensor } from "../../kernels/backend.ts";
+import { Plan } from "../../kernels/plan.ts";
 import { KERNELS, testBackend } from "../backend.ts";
 import { rand, sumBound, U } from "../compare.ts";
 import { checkOp, halfInput, type Input, input } from "./check_op.ts";
@@ -69,6 +75,7 @@ interface Conv3x3Case {
   /** The weight as it is, f32 or f16, instead of its Winograd form. */
   readonly raw?: "f32" | "f16";
   readonly workBytes?: number;
+  readonly variant?: Conv3x3Options["variant"];
 }
 
 async function checkConv3x3(given: Conv3x3Case): Promise<void> {
@@ -110,6 +117,7 @@ async function checkConv3x3(given: Conv3x3Case): Promise<void> {
           shiftFirst,
           residual: all[atResidual],
           ...workBytes ? { workBytes } : {},
+          ...c.variant ? { variant: c.variant } : {},
         }),
         ...c.raw ? [] : [u.retain()],
       ];
@@ -167,8 +175,9 @@ test("conv3x3() gives the same in pieces", async () => {
   }
 });
 
-test("conv3x3() takes few cells by columns, alike in pieces and at once", async () => {
-  const all = { bias: true, shift: "batch", residual: true } as const;
+test("conv3x3() goes by columns, alike in pieces and at once", async () => {
+  const variant = "columns";
+  const all = { bias: true, shift: "batch", residual: true, variant } as const;
   for (const raw of ["f32", "f16"] as const) {
     for (const [height, width] of [[1, 1], [2, 2], [4, 9]] as const) {
       await checkConv3x3({ x: [3, 4, height, width], out: 6, raw, ...all });
@@ -182,6 +191,19 @@ test("conv3x3() takes few cells by columns, alike in pieces and at once", async 
   }
   const wide = { x: [2, 320, 2, 2], out: 160, raw: "f16" } as const;
   await checkConv3x3({ ...wide, ...all, numeric: false });
+});
+
+test("conv3x3() takes large kernels by columns where images have few cells", () => {
+  const kernels = (out: number, side: number): string[] => {
+    using plan = new Plan();
+    using x = plan.alloc([1, 512, side, side]);
+    using weight = plan.alloc([out, 512, 3, 3], "f16");
+    conv3x3(x, weight).dispose();
+    return plan.kernels.map(({ kernel }) => kernel.name);
+  };
+  assert.deepEqual(kernels(512, 6), ["im2col", "gemm_texel_half"]);
+  assert.equal(kernels(512, 7)[0], "winograd_weight");
+  assert.equal(kernels(510, 6)[0], "winograd_weight");
 });
 
 test("conv3x3() matches a direct convolution for odd and even sizes", async () => {
@@ -426,9 +448,9 @@ test("conv3x3() gives an element the same bits alone and in a batch", async () =
   using both = backend.upload([...one, ...two], [2, 96, 4, 6]);
   using alone = backend.upload(one, [1, 96, 4, 6]);
   using u = winogradWeight(weight);
-  for (const w of [u, weight]) {
-    using y = conv3x3(both, w);
-    using z = conv3x3(alone, w);
+  for (const [w, variant] of [[u, "auto"], [weight, "columns"]] as const) {
+    using y = conv3x3(both, w, { variant });
+    using z = conv3x3(alone, w, { variant });
     const [together, apart] = await backend.read([y, z]);
     assert.deepEqual(together!.slice(0, apart!.length), apart);
   }
