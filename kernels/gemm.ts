@@ -3,7 +3,7 @@ import wgsl from "./gemm.wgsl" with { type: "text" };
 import wgslTiled from "./gemm_tiled.wgsl" with { type: "text" };
 import wgslVec4 from "./gemm_vec4.wgsl" with { type: "text" };
 import type { Kernel, Tensor } from "./backend.ts";
-import { gemmRef } from "./gemm_ref.ts";
+import { gemmRef, gemmTiledRef } from "./gemm_ref.ts";
 import {
   gemmTexel,
   texelFits,
@@ -68,6 +68,7 @@ const GEMM_TILED: Kernel = {
   wgsl: wgslTiled,
   bindings: "rrrrwrr",
   params: TILED_PARAMS,
+  ref: gemmTiledRef,
 };
 
 /** Threads of a workgroup, as in the kernels. */

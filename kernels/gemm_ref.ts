@@ -75,3 +75,11 @@ export function gemmRef(
     }
   }
 }
+
+/** The same without shift; bindings a, b, bias, residual, c. */
+export function gemmTiledRef(
+  [a, b, bias, residual, c]: readonly Float64Array[],
+  p: Params,
+): void {
+  gemmRef([a!, b!, bias!, residual!, a!, c!], p);
+}
