@@ -25,7 +25,8 @@ export interface Kernel {
   readonly wgsl: string;
   /**
    * One letter per tensor: `r` read-only, `w` read and write, both as storage; `a` and `b` the stages of
-   * that name as textures of four numbers per texel, 256 texels per row, `h` stage `a` of f16.
+   * that name as textures of storage that is only read, `rgba32float`, 256 texels per row; `h` stage `a` of
+   * f16, `rgba16float`.
    */
   readonly bindings: string;
   /** Field names of the uniform struct; a name that ends in `:f` is f32, others are u32. */
