@@ -37,7 +37,7 @@ export interface Conv3x3Options {
   /** Bounds what the convolution holds besides input and output; to test that. */
   readonly workBytes?: number;
   /** How the software family does weights as they are; `auto` goes by their size and the image's. For tests. */
-  readonly variant?: "auto" | "columns" | "winograd";
+  readonly variant?: "auto" | "columns";
 }
 
 /** Whether `conv3x3` is faster on f32 kernels in Winograd form: where they are small, in the software family. */
@@ -98,17 +98,12 @@ export function conv3x3(
     shiftFirst: shiftFirst ?? 0,
     residual,
   };
-  const tiled = raw && x.backend.family === "gpu";
-  const few = raw && !tiled &&
-    (variant === "auto"
-      ? !prefersWinograd(x.backend, [out, channels]) &&
-        height * width <= FEW_CELLS
-      : variant === "columns");
-  const same = [out, height, width] as const;
-  const y = tiled
-    ? convTiled(x, weight, same, SAME, added)
-    : few
-    ? convColumns(x, weight, same, SAME, { ...added, workBytes })
+  const few = !prefersWinograd(x.backend, [out, channels]) &&
+    height * width <= FEW_CELLS;
+  const asIs = raw &&
+    (x.backend.family === "gpu" || variant === "columns" || few);
+  const y = asIs
+    ? direct(x, weight, [out, height, width], SAME, { ...added, workBytes })
     : winograd(x, weight, [channels, out], false, { ...added, workBytes });
   const inputs = [
     x,
@@ -119,16 +114,8 @@ export function conv3x3(
     const grads: (Tensor | undefined)[] = [
       !needs[0]
         ? undefined
-        : tiled
-        ? convTiledGrad(g!, weight, [channels, height, width], SAME)
-        : few
-        ? convColumnsGrad(
-          g!,
-          weight,
-          [channels, height, width],
-          SAME,
-          workBytes,
-        )
+        : asIs
+        ? directGrad(g!, weight, [channels, height, width], SAME, workBytes)
         : winograd(g!, weight, [out, channels], true, { workBytes }),
     ];
     if (shift) {
@@ -230,16 +217,25 @@ export function conv(x: Tensor, weight: Tensor, options: ConvOptions): Tensor {
   const geometry = { kernel, stride, top, left };
   const from = [channels, height, width] as const;
   const to = [out, outHeight, outWidth] as const;
-  const tiled = x.backend.family === "gpu";
-  const y = tiled
-    ? convTiled(x, weight, to, geometry, { bias })
-    : convColumns(x, weight, to, geometry, { bias, workBytes });
+  const y = direct(x, weight, to, geometry, { bias, workBytes });
   record([y], [x], [], ([g]) => [
-    tiled
-      ? convTiledGrad(g!, weight, from, geometry)
-      : convColumnsGrad(g!, weight, from, geometry, workBytes),
+    directGrad(g!, weight, from, geometry, workBytes),
   ]);
   return y;
+}
+
+/** With weights as checkpoints have them, as the family does that. Arguments of `convColumns`. */
+function direct(...args: Parameters<typeof convColumns>): Tensor {
+  const [{ backend }] = args;
+  return backend.family === "gpu" ? convTiled(...args) : convColumns(...args);
+}
+
+/** The transpose of `direct`. Arguments of `convColumnsGrad`. */
+function directGrad(...args: Parameters<typeof convColumnsGrad>): Tensor {
+  const [g, weight, size, geometry] = args;
+  return g.backend.family === "gpu"
+    ? convTiledGrad(g, weight, size, geometry)
+    : convColumnsGrad(...args);
 }
 
 function image(x: Tensor, what: string): [number, number, number, number] {

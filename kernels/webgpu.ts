@@ -85,6 +85,10 @@ export class WebGpu implements Backend {
     } (${adapter.choice}, ${adapter.runtime})`;
     const { maxStorageBufferBindingSize, maxBufferSize } = device.limits;
     this.maxTensorBytes = Math.min(maxStorageBufferBindingSize, maxBufferSize);
+    const letGo = (): void => {
+      this.flush();
+      this.#groups.clear(); // they hold on to buffers and textures
+    };
     this.#pool = new Pool({
       create: (size) =>
         device.createBuffer({
@@ -93,19 +97,13 @@ export class WebGpu implements Backend {
             GPUBufferUsage.COPY_DST,
         }),
       destroy: (buffer) => buffer.destroy(),
-      beforeTrim: () => {
-        this.flush();
-        this.#groups.clear(); // they hold on to the buffers
-      },
+      beforeTrim: letGo,
     });
     this.#pipelines = new Pipelines(device);
     this.#stages = new StageTextures({
       device,
       pool: this.#pool,
-      beforeResize: () => {
-        this.flush();
-        this.#groups.clear(); // some hold on to the texture
-      },
+      beforeResize: letGo,
       encoder: () => this.#outsidePass(),
     });
     this.#uniforms = device.createBuffer({
