@@ -1,12 +1,7 @@
 // gemm_narrow: gemm_texel for results of at most four columns: the deepest level of a small image, one vector
-// per picture. Each thread holds 8 rows x 4 columns.
+// per picture. Each thread holds 8 rows x 4 columns. What reads a and b, and the flags, is in gemm_texel_load.
 const THREADS = 8u; // what software adapters do at once
-const ROW_BITS = 8u; // a texture row holds 256 texels
 
-const BIAS = 1u; // flags
-const RESIDUAL = 2u;
-const ACCUMULATE = 4u;
-const SHIFT = 8u;
 struct Params {
   M: u32, N: u32, K: u32,
   am: u32, ak: u32, bn: u32, bk: u32, ldc: u32, // strides; of either pair one is 1, the other in fours
@@ -18,44 +13,11 @@ struct Params {
   flags: u32,
   block: u32, // k is added up in blocks: rounding grows with their number, not with K
 }
-@group(0) @binding(0) var a: texture_storage_2d<rgba32float, read>; // rgba16float where A is f16
-@group(0) @binding(1) var b: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>; // [M]
 @group(0) @binding(3) var<storage, read> residual: array<f32>; // like c
 @group(0) @binding(4) var<storage, read> shift: array<f32>;
 @group(0) @binding(5) var<storage, read_write> c: array<f32>;
 @group(0) @binding(6) var<uniform> p: Params;
-
-fn place(i: u32) -> vec2u { return vec2u(i & ((1u << ROW_BITS) - 1u), i >> ROW_BITS); }
-
-fn left(i: u32, step: u32) -> mat4x4f {
-  return mat4x4f(
-    textureLoad(a, place(i)),
-    textureLoad(a, place(i + step)),
-    textureLoad(a, place(i + 2u * step)),
-    textureLoad(a, place(i + 3u * step)),
-  );
-}
-
-fn right(i: u32, step: u32) -> mat4x4f {
-  return mat4x4f(
-    textureLoad(b, place(i)),
-    textureLoad(b, place(i + step)),
-    textureLoad(b, place(i + 2u * step)),
-    textureLoad(b, place(i + 3u * step)),
-  );
-}
-
-fn turned(m: mat4x4f, turn: bool) -> mat4x4f {
-  let t = transpose(m);
-  let v = vec4<bool>(turn);
-  return mat4x4f(
-    select(m[0], t[0], v),
-    select(m[1], t[1], v),
-    select(m[2], t[2], v),
-    select(m[3], t[3], v),
-  );
-}
 
 // Rows of products: a column of `v` is a row of A, a column of `x` a row of B.
 fn times(v: mat4x4f, x: mat4x4f) -> mat4x4f {

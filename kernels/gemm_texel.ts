@@ -5,6 +5,7 @@
  */
 import narrowWgsl from "./gemm_narrow.wgsl" with { type: "text" };
 import wgsl from "./gemm_texel.wgsl" with { type: "text" };
+import loadWgsl from "./gemm_texel_load.wgsl" with { type: "text" };
 import {
   type Kernel,
   type Params,
@@ -16,7 +17,7 @@ import { threadsAcross } from "./tiles.ts";
 
 const KERNEL: Kernel = {
   name: "gemm_texel",
-  wgsl,
+  wgsl: loadWgsl + wgsl,
   bindings: "abrrrw",
   params: [
     "M",
@@ -46,7 +47,7 @@ const KERNEL: Kernel = {
 const NARROW: Kernel = {
   ...KERNEL,
   name: "gemm_narrow",
-  wgsl: narrowWgsl,
+  wgsl: loadWgsl + narrowWgsl,
   params: KERNEL.params.filter((name) => name !== "across"),
 };
 const KERNEL_HALF = half(KERNEL);

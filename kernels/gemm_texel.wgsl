@@ -2,14 +2,9 @@
 // behind its own bounds check; a texel is one wide load per lane. So A and B come through textures, four
 // numbers to a texel. Each thread holds 8 rows x 16 columns. Either matrix may have any of its axes
 // contiguous: blocks of 4 x 4 are turned in registers where k is not the axis that a texel lies along in
-// A, or where it is in B.
+// A, or where it is in B. What reads a and b, and the flags, is in gemm_texel_load.
 const THREADS = 8u; // what software adapters do at once
-const ROW_BITS = 8u; // a texture row holds 256 texels
 
-const BIAS = 1u; // flags
-const RESIDUAL = 2u;
-const ACCUMULATE = 4u;
-const SHIFT = 8u;
 struct Params {
   M: u32, N: u32, K: u32,
   am: u32, ak: u32, bn: u32, bk: u32, ldc: u32, // strides; one of each pair is 1
@@ -22,44 +17,11 @@ struct Params {
   flags: u32,
   block: u32, // k is added up in blocks: rounding grows with their number, not with K
 }
-@group(0) @binding(0) var a: texture_storage_2d<rgba32float, read>; // rgba16float where A is f16
-@group(0) @binding(1) var b: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>; // [M]
 @group(0) @binding(3) var<storage, read> residual: array<vec4f>; // like c
 @group(0) @binding(4) var<storage, read> shift: array<f32>;
 @group(0) @binding(5) var<storage, read_write> c: array<vec4f>;
 @group(0) @binding(6) var<uniform> p: Params;
-
-fn place(i: u32) -> vec2u { return vec2u(i & ((1u << ROW_BITS) - 1u), i >> ROW_BITS); }
-
-fn left(i: u32, step: u32) -> mat4x4f {
-  return mat4x4f(
-    textureLoad(a, place(i)),
-    textureLoad(a, place(i + step)),
-    textureLoad(a, place(i + 2u * step)),
-    textureLoad(a, place(i + 3u * step)),
-  );
-}
-
-fn right(i: u32, step: u32) -> mat4x4f {
-  return mat4x4f(
-    textureLoad(b, place(i)),
-    textureLoad(b, place(i + step)),
-    textureLoad(b, place(i + 2u * step)),
-    textureLoad(b, place(i + 3u * step)),
-  );
-}
-
-fn turned(m: mat4x4f, turn: bool) -> mat4x4f {
-  let t = transpose(m);
-  let v = vec4<bool>(turn);
-  return mat4x4f(
-    select(m[0], t[0], v),
-    select(m[1], t[1], v),
-    select(m[2], t[2], v),
-    select(m[3], t[3], v),
-  );
-}
 
 fn put(at: u32, z: u32, m: u32, value: vec4f) {
   var sum = p.alpha * value;

@@ -1,0 +1,40 @@
+// What gemm_texel and gemm_narrow have in common: their source follows.
+const ROW_BITS = 8u; // a texture row holds 256 texels
+
+const BIAS = 1u; // flags
+const RESIDUAL = 2u;
+const ACCUMULATE = 4u;
+const SHIFT = 8u;
+@group(0) @binding(0) var a: texture_storage_2d<rgba32float, read>; // rgba16float where A is f16
+@group(0) @binding(1) var b: texture_storage_2d<rgba32float, read>;
+
+fn place(i: u32) -> vec2u { return vec2u(i & ((1u << ROW_BITS) - 1u), i >> ROW_BITS); }
+
+fn left(i: u32, step: u32) -> mat4x4f {
+  return mat4x4f(
+    textureLoad(a, place(i)),
+    textureLoad(a, place(i + step)),
+    textureLoad(a, place(i + 2u * step)),
+    textureLoad(a, place(i + 3u * step)),
+  );
+}
+
+fn right(i: u32, step: u32) -> mat4x4f {
+  return mat4x4f(
+    textureLoad(b, place(i)),
+    textureLoad(b, place(i + step)),
+    textureLoad(b, place(i + 2u * step)),
+    textureLoad(b, place(i + 3u * step)),
+  );
+}
+
+fn turned(m: mat4x4f, turn: bool) -> mat4x4f {
+  let t = transpose(m);
+  let v = vec4<bool>(turn);
+  return mat4x4f(
+    select(m[0], t[0], v),
+    select(m[1], t[1], v),
+    select(m[2], t[2], v),
+    select(m[3], t[3], v),
+  );
+}
