@@ -39,6 +39,7 @@ deno task test --only unit --only cpu --filter softmax
   --install         install a missing software Vulkan driver (root, apt); default in CI
   --software        use the software adapter even if there is a GPU; default in CI
   --allow-missing   a configuration that cannot run is not a failure (never in CI)
+  --jobs N          configurations at a time, default 2: most use one processor at a time
   --limit-min N     stop a configuration after N minutes, default 30`;
 
 type Runtime = "deno" | "bun";
@@ -68,7 +69,7 @@ interface Setup {
   readonly env: Readonly<Record<string, string>>;
 }
 
-/** The suites in the order in which they run: the quick ones first. */
+/** The suites in the order in which they start: long ones first, so that no lane is left alone with one. */
 async function listSuites(): Promise<Suite[]> {
   const all = await testFiles("tests");
   const backend = all.filter((path) =>
@@ -99,20 +100,20 @@ async function listSuites(): Promise<Suite[]> {
     ops.test(path) || /\/(golden|storage|same_pixels)_test\.ts$/.test(path)
   );
   return [
-    suite("unit (deno)", "deno", unit, cpu),
-    suite("unit (bun)", "bun", unit.filter((path) => both.test(path)), cpu),
     suite("cpu", "deno", backend, cpu),
     suite("deno-wgpu", "deno", backend, gpu("native")),
+    suite("unit (deno)", "deno", unit, cpu),
     suite("deno-dawn", "deno", backend, gpu("dawn")),
     suite("bun-dawn", "bun", backend, gpu("dawn")),
-    suite("cpu-gpu", "deno", familyOps, { ...cpu, ...family }),
     suite("deno-wgpu-gpu", "deno", familyAll, { ...gpu("native"), ...family }),
+    suite("cpu-gpu", "deno", familyOps, { ...cpu, ...family }),
     suite(
       "deno-dawn-gpu",
       "deno",
       familyAll.filter((path) => !path.startsWith("tests/networks/")),
       { ...gpu("dawn"), ...family },
     ),
+    suite("unit (bun)", "bun", unit.filter((path) => both.test(path)), cpu),
   ];
 }
 
@@ -319,6 +320,7 @@ async function main(): Promise<number> {
       install: { type: "boolean" },
       software: { type: "boolean" },
       "allow-missing": { type: "boolean", default: false },
+      jobs: { type: "string", default: "2" },
       "limit-min": { type: "string", default: "30" },
       help: { type: "boolean", short: "h", default: false },
     },
@@ -328,18 +330,21 @@ async function main(): Promise<number> {
     return 0;
   }
   const ci = !["", "0", "false"].includes(process.env.CI ?? "");
-  const limitMin = Number(values["limit-min"]);
+  const limitMin = Number(values["limit-min"]), jobs = Number(values.jobs);
   const all = await listSuites();
   const only = values.only ?? all.map((suite) => suite.only);
   const unknown = only.filter((name) => !all.some((s) => s.only === name));
-  if (unknown.length > 0 || !(limitMin > 0)) {
-    console.error(
-      unknown.length > 0
-        ? `Cannot run ${unknown.join(", ")}: there is no such configuration`
-        : `Cannot stop after ${
-          values["limit-min"]
-        } minutes: it must be above 0`,
-    );
+  const wrong = unknown.length > 0
+    ? `Cannot run ${unknown.join(", ")}: there is no such configuration`
+    : !(limitMin > 0)
+    ? `Cannot use --limit-min: it must be above 0: current ${
+      values["limit-min"]
+    }`
+    : !(Number.isInteger(jobs) && jobs > 0)
+    ? `Cannot use --jobs: it must be a whole number from 1: current ${values.jobs}`
+    : "";
+  if (wrong !== "") {
+    console.error(wrong);
     console.error(`\n${HELP}`);
     return 2;
   }
@@ -349,11 +354,16 @@ async function main(): Promise<number> {
     software: values.software ?? ci,
     install: values.install ?? ci,
   });
-  const outcomes: Outcome[] = [];
-  for (const suite of suites) {
-    const { filter } = values;
-    outcomes.push(await runSuite(suite, setup, { filter, limitMin }));
-  }
+  const { filter } = values;
+  const outcomes: Outcome[] = new Array(suites.length);
+  let next = 0;
+  const lane = async () => {
+    while (next < suites.length) {
+      const i = next++;
+      outcomes[i] = await runSuite(suites[i]!, setup, { filter, limitMin });
+    }
+  };
+  await Promise.all(Array.from({ length: jobs }, lane));
   printTable(outcomes);
   const sum = (key: keyof Counts) =>
     outcomes.reduce((total, outcome) => total + outcome[key], 0);
