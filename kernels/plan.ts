@@ -18,7 +18,7 @@ import {
   storedBytes,
   Tensor,
 } from "./backend.ts";
-import { checkTensorBytes, Pool, Stages } from "./pool.ts";
+import { checkGroups, checkTensorBytes, Pool, Stages } from "./pool.ts";
 
 /** Counts bytes and work. */
 export class Plan implements Backend {
@@ -116,7 +116,8 @@ export class Plan implements Backend {
   }
 
   /** See `Backend`. */
-  dispatch(kernel: Kernel, { params, constants = {} }: Dispatch): void {
+  dispatch(kernel: Kernel, { params, constants = {}, groups }: Dispatch): void {
+    checkGroups(kernel.name, groups);
     this.#dispatches++;
     const key = `${kernel.name} ${JSON.stringify(constants)}`;
     if (!this.#kernels.has(key)) this.#kernels.set(key, { kernel, constants });

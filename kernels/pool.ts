@@ -47,9 +47,27 @@ export function checkTensorBytes(
   bytes: number,
   most: number,
 ): void {
-  if (bytes > most) {
+  if (bufferBytes(bytes) > most) {
     throw new DeviceMemoryError(
       `Cannot make tensor [${shape}]: one tensor must fit the adapter's binding limit of ${most} bytes: current size is ${bytes}`,
+    );
+  }
+}
+
+/** Workgroups along an axis that every adapter runs; none runs more. */
+const MOST_GROUPS = 65_535;
+
+/**
+ * Throws if a kernel run has more workgroups along an axis than WebGPU takes: a picture of two million pixels
+ * in one piece.
+ *
+ * @throws {DeviceMemoryError} Since what helps is what helps where memory is short.
+ */
+export function checkGroups(name: string, groups: readonly number[]): void {
+  const most = Math.max(...groups);
+  if (most > MOST_GROUPS) {
+    throw new DeviceMemoryError(
+      `Cannot run ${name}: it must have at most ${MOST_GROUPS} workgroups along an axis: current ${most}; use a smaller picture`,
     );
   }
 }
@@ -66,6 +84,7 @@ export class Pool<B> {
   #held = 0;
   #peakReserved = 0;
   #largest = 0;
+  #doubtful = 0;
 
   /** Starts empty. */
   constructor(maker: BufferMaker<B>) {
@@ -135,8 +154,8 @@ export class Pool<B> {
     } else {
       // Larger than any before: another stage begins, which the buffers of the last one do not serve.
       if (least > this.#largest) {
-        this.#largest = least;
         this.trim();
+        this.#largest = least;
       }
       taken = { buffer: this.#maker.create(least), bytes: least };
       this.#ids.set(taken.buffer, ++this.#lastId);
@@ -150,6 +169,11 @@ export class Pool<B> {
   /** Gives a buffer back to the pool. */
   give(buffer: B, bytes: number): void {
     this.#live -= bytes;
+    if (this.id(buffer) <= this.#doubtful) {
+      this.#maker.beforeTrim();
+      this.#destroy(buffer);
+      return;
+    }
     this.#pooled += bytes;
     const list = this.#free.get(bytes);
     const entry = { buffer, id: this.id(buffer) };
@@ -163,18 +187,27 @@ export class Pool<B> {
     this.#peakReserved = Math.max(this.#peakReserved, this.reserved);
   }
 
-  /** Frees what is not in use. */
+  /** Frees what is not in use, and starts over: what comes then takes what it would take first. */
   trim(): void {
+    this.#largest = 0;
     if (this.#pooled === 0) return;
     this.#maker.beforeTrim();
     for (const list of this.#free.values()) {
-      for (const { buffer } of list) {
-        this.#ids.delete(buffer);
-        this.#maker.destroy(buffer);
-      }
+      for (const { buffer } of list) this.#destroy(buffer);
     }
     this.#free.clear();
     this.#pooled = 0;
+  }
+
+  /** The device had no room for one of the buffers: none of them is handed out again. */
+  distrust(): void {
+    this.trim();
+    this.#doubtful = this.#lastId;
+  }
+
+  #destroy(buffer: B): void {
+    this.#ids.delete(buffer);
+    this.#maker.destroy(buffer);
   }
 }
 

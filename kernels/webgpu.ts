@@ -30,7 +30,7 @@ import {
 import { DeviceLostError, DeviceMemoryError } from "./errors.ts";
 import { chooseFamily, type KernelChoice } from "./family.ts";
 import { type Compiled, Pipelines } from "./pipelines.ts";
-import { checkTensorBytes, Pool } from "./pool.ts";
+import { checkGroups, checkTensorBytes, Pool } from "./pool.ts";
 import { StageTextures } from "./stage_textures.ts";
 
 const UNIFORM_STEP = 256; // minUniformBufferOffsetAlignment's default
@@ -267,6 +267,7 @@ export class WebGpu implements Backend {
         `Cannot run ${kernel.name}: it binds ${kernel.bindings.length} tensors: current ${bind.length}`,
       );
     }
+    checkGroups(kernel.name, groups);
     const pipeline = this.#pipelines.get(kernel, constants);
     if (this.#slot === SUBMITTED[this.family]) this.flush();
     const offset = UNIFORM_STEP * this.#slot++;
@@ -360,6 +361,12 @@ export class WebGpu implements Backend {
       // Pending scopes first: they say why, a lost device only that.
       await this.#pipelines.settled();
       const error = this.#pipelines.error ?? this.#error;
+      if (error instanceof DeviceMemoryError) {
+        // Something smaller may fit: once this is told, the backend goes on.
+        this.#error = undefined;
+        this.#stages.free();
+        this.#pool.distrust();
+      }
       if (error) throw error;
       this.lost.throwIfAborted();
       options.signal?.throwIfAborted();

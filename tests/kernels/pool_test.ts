@@ -114,3 +114,44 @@ test("Plan counts matrix products, refuses what an adapter cannot bind, and read
   assert.equal(plan.largestTensorBytes, 16 * 3 * 12 * 4);
   assert.deepEqual(await plan.read([x]), [new Float32Array(40)]);
 });
+
+test("Pool starts over when it is trimmed, so that a second run takes what the first did", () => {
+  const { pool: p } = pool();
+  const run = (): number => {
+    p.trim();
+    p.resetPeak();
+    for (const sizes of [[512, 512, 512], [4096]]) {
+      const taken = sizes.map((size) => p.take(size));
+      for (const { buffer, bytes } of taken) p.give(buffer, bytes);
+    }
+    return p.peakReserved;
+  };
+  assert.deepEqual([run(), run()], [4096, 4096]);
+});
+
+test("Pool hands out nothing that was made before it lost trust", () => {
+  const { pool: p, made, gone } = pool();
+  const [a, b] = [p.take(1024), p.take(2048)];
+  p.give(a.buffer, a.bytes);
+  p.distrust();
+  assert.deepEqual(gone, [1024]);
+  p.give(b.buffer, b.bytes);
+  assert.deepEqual([gone, p.live, p.reserved], [[1024, 2048], 0, 0]);
+  const c = p.take(2048);
+  p.give(c.buffer, c.bytes);
+  p.take(2048);
+  assert.deepEqual(made, [1024, 2048, 2048]);
+});
+
+test("Plan refuses more workgroups along an axis than there can be", () => {
+  using plan = new Plan();
+  using x = plan.alloc([4]);
+  const kernel = { name: "k", wgsl: "", bindings: "w", params: [], ref() {} };
+  const run = (groups: [number, number, number]) =>
+    plan.dispatch(kernel, { bind: [x], params: {}, groups });
+  run([65_535, 1, 65_535]);
+  assert.throws(() => run([1, 65_536, 1]), {
+    name: "DeviceMemoryError",
+    message: /Cannot run k: it must have at most 65535 workgroups.*65536/,
+  });
+});
