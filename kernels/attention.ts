@@ -244,10 +244,12 @@ function attend(
   }
   const z = batch * heads;
   const scale = 1 / Math.sqrt(width);
-  // A multiple of 4, so that the matrix products may use vec4.
+  // A multiple of 4, so that the matrix products may use vec4; the same for one prompt and for two, since
+  // it decides how products are cut, and that how they are added up.
+  const rows = Math.max(2, batch) * heads * keys;
   const chunk = Math.min(
     queries,
-    Math.max(4, Math.floor(chunkBytes / (4 * z * keys) / 4) * 4),
+    Math.max(4, Math.floor(chunkBytes / (4 * rows) / 4) * 4),
   );
   const work = heads * width * queries * keys; // of one batch element
   const perHead = { stride: queries, batchStride: width * queries };

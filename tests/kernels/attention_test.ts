@@ -5,9 +5,9 @@ import {
   type AttentionOptions,
   selfAttention,
 } from "../../kernels/attention.ts";
-import { sizeOf } from "../../kernels/backend.ts";
+import { type Floats, sizeOf } from "../../kernels/backend.ts";
 import { testBackend } from "../backend.ts";
-import { U } from "../compare.ts";
+import { rand, U } from "../compare.ts";
 import { checkOp, type Input, input, runOp } from "./check_op.ts";
 
 interface Case extends AttentionOptions {
@@ -383,4 +383,21 @@ test("attention() refuses what does not fit", async () => {
     attention(k, k, k, { heads: 2 }).out.dispose();
   }
   assert.equal(backend.memory.liveBytes, before);
+});
+
+test("attention() gives an element of a batch what it gives it alone, in chunks too", async () => {
+  const backend = await testBackend();
+  const [heads, width, cells] = [2, 16, 512];
+  const size = heads * width * cells;
+  const data = [0, 1, 2].map((i) => rand(40 + i, 2 * size));
+  const run = async (batch: number): Promise<Floats> => {
+    const [q, k, v] = data.map((x) =>
+      backend.upload(x.subarray(0, batch * size), [batch, heads * width, cells])
+    );
+    const { out } = attention(q!, k!, v!, { heads, chunkBytes: 2 ** 20 });
+    const [values] = await backend.read([out]);
+    for (const x of [q!, k!, v!, out]) x.dispose();
+    return values!.slice(0, size);
+  };
+  assert.deepEqual(await run(1), await run(2));
 });
