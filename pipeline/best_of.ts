@@ -80,7 +80,13 @@ export async function sampleBest<Step>(
     for (const seed of seeds) {
       const sampled = await sampleSeed(seed);
       if (seeds.length === 1) return { ...sampled, seed, candidates };
-      const candidate = judge(sampled.steps, seed);
+      let candidate: Candidate;
+      try {
+        candidate = judge(sampled.steps, seed);
+      } catch (error) {
+        sampled.latent.dispose();
+        throw error;
+      }
       candidates.push(candidate);
       if (best !== undefined && candidate.score <= best.score) {
         sampled.latent.dispose();

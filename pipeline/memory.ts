@@ -35,6 +35,8 @@ export interface PlannedModel {
   readonly tokenizers: readonly Tokenizer[];
   /** Of its scheduler. */
   readonly schedule: ScheduleConfig;
+  /** See `Networks`. Default false. */
+  readonly zeroNegative?: boolean;
 }
 
 /** How a run trades speed for memory, weights included. */
@@ -75,7 +77,7 @@ const TILES = [64, 56, 48, 40, 32, 24];
  */
 export async function planNetworks(
   plan: Plan,
-  { configs, tokenizers, schedule }: PlannedModel,
+  { configs, tokenizers, schedule, zeroNegative = false }: PlannedModel,
   weights: StorageType,
 ): Promise<Networks> {
   const source = (part: string): WeightSource & { config: JsonObject } => ({
@@ -102,7 +104,7 @@ export async function planNetworks(
     unet: await loadUnet(plan, source("unet"), options),
     vae: await loadVae(plan, source("vae"), options),
     schedule,
-    zeroNegative: false,
+    zeroNegative,
     freeText: () => {
       for (const { encoder } of text) encoder[Symbol.dispose]();
     },

@@ -1,5 +1,5 @@
 /** The algorithm box: refine the latent by the layout, predict the noise, step, repeat. */
-import type { Tensor } from "../kernels/backend.ts";
+import type { Backend, Floats, Tensor } from "../kernels/backend.ts";
 import { combine } from "../kernels/combine.ts";
 import { sliceBatch, stackBatch } from "../kernels/concat.ts";
 import { LANGEVIN_STATE } from "../kernels/langevin.ts";
@@ -164,8 +164,12 @@ export async function sample(
       z = next;
       previous?.dispose();
       previous = clean;
-      const numbers = await unet.backend.read([...terms, ...maps, z], options); // the wait of this pass
-      for (const x of [...terms, ...maps]) x.dispose();
+      const numbers = await readOnce(
+        unet.backend,
+        [...terms, ...maps],
+        [z],
+        options,
+      ); // the wait of this pass
       checkFinite(numbers.pop()!, `the latent after step ${step + 1}`);
       options.onPass?.();
 
@@ -232,10 +236,13 @@ async function refineLatent(
       energy,
       at: point,
       recompute: options.recompute,
+      output: method.score === "cond" || method.score === "cfg",
     }, { signal });
     using grad = pass.grad;
     using output = scoreOutput(unet, options, pass.output, z, timestep);
-    using eps = noiseOf(output, z, alphaBar, scheduler.prediction);
+    using eps = method.score === "none"
+      ? output.retain()
+      : noiseOf(output, z, alphaBar, scheduler.prediction);
     using n = noise.langevin(z.shape, at, iteration);
     const next = method.update(z, eps, grad, n, {
       ...point,
@@ -246,9 +253,8 @@ async function refineLatent(
     using _before = z; // freed with this iteration; `set` hands the next one over
     z = next;
     set(next);
-    const numbers = await unet.backend.read([state, ...pass.terms], { signal }); // the wait of this pass
-    for (const x of pass.terms) x.dispose();
-    const [, grad2 = 0, , , nu = 0, xi = 0] = numbers.shift()!;
+    const numbers = await readOnce(unet.backend, pass.terms, [state], options); // the wait of this pass
+    const [, grad2 = 0, , , nu = 0, xi = 0] = numbers.pop()!;
     const gradient = Math.sqrt(grad2);
     const report = { ...pass.report(numbers), gradient, nu, xi };
     options.onPass?.();
@@ -303,7 +309,21 @@ function denoise(
   return { outputs: stackBatch([u, c]), terms, maps };
 }
 
-/** The prediction that stands for the score (A9). Consumes `cond`. */
+/** Reads tensors that are not needed any more, whatever comes of it, and others after them. */
+async function readOnce(
+  backend: Backend,
+  gone: readonly Tensor[],
+  kept: readonly Tensor[],
+  { signal }: Pick<SampleOptions, "signal">,
+): Promise<Floats[]> {
+  try {
+    return await backend.read([...gone, ...kept], { signal });
+  } finally {
+    for (const x of gone) x.dispose();
+  }
+}
+
+/** The prediction that stands for the score (A9); empty where the method takes none. Consumes `cond`. */
 function scoreOutput(
   unet: Unet,
   { guide, uncond, guidanceScale }: SampleOptions,
@@ -312,7 +332,7 @@ function scoreOutput(
   timestep: number,
 ): Tensor {
   const score = guide?.method.score ?? "cond";
-  if (score === "cond") return cond;
+  if (score === "cond" || score === "none") return cond;
   using conditional = cond;
   const unconditional = unetForward(unet, z, timestep, uncond);
   if (score === "uncond") return unconditional;

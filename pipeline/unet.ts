@@ -192,6 +192,8 @@ function build(
 export interface UnetHooks extends ProbeHooks {
   /** Sees the output of each stage, under diffusers' name. Not to be kept or disposed. */
   readonly onStage?: (name: string, value: Tensor) => void;
+  /** The pass ends with this transformer, such as `up_blocks.1.attentions.0.`: what follows is not needed. */
+  readonly until?: string | undefined;
 }
 
 /**
@@ -200,7 +202,7 @@ export interface UnetHooks extends ProbeHooks {
  * @param latent `[batch, 4, height, width]`, any grid of at least one cell.
  * @param timestep Train timestep, 0 to 999, the same for the batch.
  * @param conditioning Text states, and what SDXL adds, for the same batch.
- * @returns The model's output (noise for epsilon models), like `latent`.
+ * @returns The model's output (noise for epsilon models), like `latent`; empty if the pass ends early.
  */
 export function unetForward(
   unet: Unet,
@@ -224,58 +226,46 @@ export function unetForward(
     conv3x3(latent, unet.convIn.weight, { bias: unet.convIn.bias }),
   );
   const skips = [x.retain()];
-  unet.down.forEach((block, i) => {
-    block.resnets.forEach((r, j) => {
+  /** Whether the pass ends with this transformer. */
+  const attend = (t: Transformer, name: string): boolean => {
+    x = into(x, (h) => transformer(t, h, text, name, hooks));
+    if (name !== hooks.until) return false;
+    for (const y of [x, ...skips]) y.dispose();
+    return true;
+  };
+  const nothing = (): Tensor => unet.backend.alloc([0]);
+  for (const [i, block] of unet.down.entries()) {
+    for (const [j, r] of block.resnets.entries()) {
       x = into(x, (h) => resnet(r, h, shifts));
       const t = block.transformers[j];
-      if (t) {
-        x = into(
-          x,
-          (h) =>
-            transformer(t, h, text, `down_blocks.${i}.attentions.${j}.`, hooks),
-        );
-      }
+      if (t && attend(t, `down_blocks.${i}.attentions.${j}.`)) return nothing();
       skips.push(x.retain());
-    });
+    }
     const { resample } = block;
     if (resample) {
       x = into(x, (h) => downsample(resample, h, "same"));
       skips.push(x.retain());
     }
     stage(`down_blocks.${i}`, x);
-  });
+  }
 
   x = into(x, (h) => resnet(unet.middle.resnets[0]!, h, shifts));
-  x = into(
-    x,
-    (h) =>
-      transformer(
-        unet.middle.transformers[0]!,
-        h,
-        text,
-        "mid_block.attentions.0.",
-        hooks,
-      ),
-  );
+  if (attend(unet.middle.transformers[0]!, "mid_block.attentions.0.")) {
+    return nothing();
+  }
   x = stage(
     "mid_block",
     into(x, (h) => resnet(unet.middle.resnets[1]!, h, shifts)),
   );
 
-  unet.up.forEach((block, i) => {
-    block.resnets.forEach((r, j) => {
+  for (const [i, block] of unet.up.entries()) {
+    for (const [j, r] of block.resnets.entries()) {
       using skip = skips.pop()!;
       x = into(x, (h) => concatChannels(h, skip));
       x = into(x, (h) => resnet(r, h, shifts));
       const t = block.transformers[j];
-      if (t) {
-        x = into(
-          x,
-          (h) =>
-            transformer(t, h, text, `up_blocks.${i}.attentions.${j}.`, hooks),
-        );
-      }
-    });
+      if (t && attend(t, `up_blocks.${i}.attentions.${j}.`)) return nothing();
+    }
     const { resample } = block;
     if (resample) {
       // The grid of the level above, which may be one less than twice this one.
@@ -283,7 +273,7 @@ export function unetForward(
       x = into(x, (h) => upsample(resample, h, [height, width]));
     }
     stage(`up_blocks.${i}`, x);
-  });
+  }
 
   const { groups, eps } = config;
   x = into(

@@ -20,12 +20,14 @@ export interface EnergyRequest {
    * memory for half as much more time. Default false.
    */
   readonly recompute?: boolean | undefined;
+  /** Without the model's output the pass ends with the last guided site. Default true. */
+  readonly output?: boolean | undefined;
 }
 
 /** What a guided pass gives. */
 export interface EnergyGradient
   extends Pick<EvaluatedEnergy, "terms" | "report"> {
-  /** The model's output, from the same forward. */
+  /** The model's output, from the same forward; empty if it was not asked for. */
   readonly output: Tensor;
   /** dE / d latent. */
   readonly grad: Tensor;
@@ -44,7 +46,7 @@ export async function energyGradient(
   z: Tensor,
   timestep: number,
   conditioning: Conditioning,
-  { energy, at, recompute }: EnergyRequest,
+  { energy, at, recompute, output: whole = true }: EnergyRequest,
   options: { signal?: AbortSignal | undefined } = {},
 ): Promise<EnergyGradient> {
   using tape = new Tape(unet.backend, [z]);
@@ -60,6 +62,7 @@ export async function energyGradient(
         if (maps.length === probes.size) tape.stop();
       },
       recompute: recompute ? (block) => !last.startsWith(block) : undefined,
+      until: whole ? undefined : last.replace(/transformer_blocks.*/, ""),
     })
   );
   try {

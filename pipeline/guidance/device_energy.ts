@@ -28,10 +28,14 @@ export function deviceEnergy(
       let evaluated = maps.map((map) => layout.evaluate(map, weight));
       if (floor !== undefined) {
         const terms = evaluated.map((e) => e.terms);
-        const { subjects } = layout.report(
-          await layout.backend.read(terms, options),
-          weight,
-        );
+        let numbers;
+        try {
+          numbers = await layout.backend.read(terms, options);
+        } catch (error) {
+          free(evaluated);
+          throw error;
+        }
+        const { subjects } = layout.report(numbers, weight);
         if (layout.gate(subjects.map((s) => s.aef >= floor))) {
           free(evaluated);
           evaluated = maps.map((map) => layout.evaluate(map, weight));

@@ -8,7 +8,7 @@
  *
  * Where we differ: the sampler is the request's (DDIM unless said otherwise, theirs is LMS over 51
  * timesteps); a phrase's tokens are found by its pieces, not by counting words; with `raster` `trunc` a box
- * that covers no cell adds a constant 1, as in the code. Forward guidance is in neither.
+ * that covers no cell is an error, where the code adds a constant 1. Forward guidance is in neither.
  *
  * @see Chen, Laina and Vedaldi 2024, arXiv:2304.03373; silent-chen/layout-guidance at 50fcf75.
  */
@@ -90,7 +90,7 @@ export function layoutControl(options: LayoutControlOptions): GuidanceMethod {
   const { tokens, heads, raster } = options;
   return {
     placement: "before_step",
-    score: "cond",
+    score: "none",
     iterations: (step) => step < steps ? iterations : 0,
     check: (config) => void guidedSites(config, sites),
     shapes: {

@@ -92,7 +92,10 @@ export interface UpdateContext extends GuidancePoint {
   readonly state: Tensor;
 }
 
-/** The new latent from the predicted noise, the energy's gradient and N(0, 1) noise. */
+/**
+ * The new latent from the predicted noise (empty where the method's `score` is `none`), the energy's gradient
+ * and N(0, 1) noise.
+ */
 export type UpdateRule = (
   z: Tensor,
   eps: Tensor,
@@ -119,8 +122,8 @@ export interface ForwardEdit extends Disposable {
 export interface GuidanceMethod {
   /** Before each guided denoising step, or after it at the next timestep. */
   readonly placement: "before_step" | "after_step";
-  /** Which prediction the update takes as eps. */
-  readonly score: "cond" | "uncond" | "cfg";
+  /** Which prediction the update takes as eps; with `none` it takes none, and passes end at the last map. */
+  readonly score: "cond" | "uncond" | "cfg" | "none";
   /** Most updates at a step; 0 where it is not guided. */
   iterations(step: number, steps: number): number;
   /**

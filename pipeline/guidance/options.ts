@@ -185,6 +185,7 @@ export function siteChoice(
     value: "NAME|A,B,...",
     expects: "a set's name or paths",
     check(value, key) {
+      if (typeof value === "string" && value.includes(".")) return [value];
       if (!Array.isArray(value)) return checkOneOf(value, key, SITE_SETS);
       const good = value.length > 0 &&
         value.every((s) => typeof s === "string") &&
@@ -198,7 +199,7 @@ export function siteChoice(
     },
     read(text) {
       const names = text.split(",").map((name) => name.trim());
-      return names.length === 1 && !names[0]!.includes(".") ? names[0] : names;
+      return names.length === 1 ? names[0] : names;
     },
   };
 }

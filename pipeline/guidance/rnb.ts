@@ -113,7 +113,7 @@ export function rnb(options: RnbOptions): GuidanceMethod {
   const { steps, iterations, step: size, staleStop } = options;
   return {
     placement: "before_step",
-    score: "cond",
+    score: "none",
     iterations: (step) => step < steps ? iterations : 0,
     check(config) {
       chosenSites(config, options.sites);

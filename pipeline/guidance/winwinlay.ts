@@ -190,7 +190,7 @@ export function winwinlay(options: WinWinLayOptions): GuidanceMethod {
   const { steps, iterations, stopBelow, energyFloor } = options;
   return {
     placement: options.placement,
-    score: options.update === "adaptive" ? options.score : "cond",
+    score: options.update === "adaptive" ? options.score : "none",
     iterations: (step) => step < steps ? iterations : 0,
     check: (config) => void guidedSites(config, options.sites),
     shapes: {
@@ -222,18 +222,19 @@ export function winwinlay(options: WinWinLayOptions): GuidanceMethod {
 
 /** Weight of the prior at a step (A4). */
 export function rhoAt(
-  { energy, rho: [first, last], rhoSchedule, steps }: Pick<
+  { energy, rho: [first, last], rhoSchedule, steps, placement }: Pick<
     WinWinLayOptions,
-    "energy" | "rho" | "rhoSchedule" | "steps"
+    "energy" | "rho" | "rhoSchedule" | "steps" | "placement"
   >,
   step: number,
   total: number,
 ): number {
   if (energy === "aef") return 0;
+  const guided = Math.min(steps, total - Number(placement === "after_step"));
   const span = {
-    guided_steps: steps - 1,
+    guided_steps: guided - 1,
     all_steps: total - 1,
-    exclusive_end: steps,
+    exclusive_end: guided,
     constant: Infinity,
   }[rhoSchedule];
   return first + (last - first) * step / Math.max(1, span);
@@ -248,7 +249,7 @@ function langevinUpdate(options: WinWinLayOptions): UpdateRule {
       guard: options.guard,
       factor: options.nuFactor,
       adapt: nu === "per_iteration" || (nu === "per_step" && iteration === 0),
-      ...(typeof nu === "number" ? { nu } : {}),
+      ...(typeof nu === "number" ? { nu: nu * options.nuFactor } : {}),
       addNoise: noise === "always" ||
         (noise === "not_last" && iteration < iterations - 1),
       expectedNorm: options.noiseNorm === "expected",

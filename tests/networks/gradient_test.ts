@@ -271,3 +271,36 @@ test("unetForward() has a gradient from its output, and a batch is two single pa
     }
   });
 });
+
+test("energyGradient() without an output ends at the last map: same gradient, less work, nothing left", async () => {
+  const backend = await testBackend();
+  await withUnet(backend, async (unet) => {
+    using latent = backend.upload(rand(1, 4 * 64, 1.7), [1, 4, 8, 8]);
+    using states = backend.upload(rand(2, TEXT * 11, 1.7), [1, TEXT, 11]);
+    const sites = cross(unet);
+    // The middle block, and in turn a block on the way down and one on the way up.
+    for (const id of [sites[0]!, sites[6]!, sites[8]!]) {
+      const before = backend.memory.liveBytes;
+      const run = async (output: boolean) => {
+        using energy = deviceEnergy(
+          new LayoutEnergy(backend, SUBJECTS, [id], [64, 64]),
+          { rho: () => 1 },
+        );
+        const pass = await energyGradient(unet, latent, 621, { states }, {
+          energy,
+          at: { step: 0, steps: 1, iteration: 0 },
+          output,
+        });
+        const [grad] = await backend.read([pass.grad]);
+        for (const x of [pass.grad, pass.output, ...pass.terms]) x.dispose();
+        return { grad: grad!, size: pass.output.size };
+      };
+      const [whole, short] = [await run(true), await run(false)];
+      // The middle block has a single cell, whose share nothing changes.
+      assert.equal(whole.grad.some((g) => g !== 0), !id.startsWith("mid"), id);
+      assert.deepEqual(short.grad, whole.grad, id);
+      assert.deepEqual([whole.size, short.size], [latent.size, 0]);
+      assert.equal(backend.memory.liveBytes, before, id);
+    }
+  });
+});

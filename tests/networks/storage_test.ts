@@ -190,7 +190,54 @@ if (BACKEND === "webgpu") {
         );
       assert.deepEqual(report.memory, phases);
       assert.equal(report.peakBytes, peakBytes);
+      // So does the next one, also with previews.
+      const again = await model.generate(request, {
+        memory,
+        onStep: async ({ preview }) => void await preview(),
+      });
+      const { sampling, ...rest } = again.report.memory;
+      const { sampling: planned, ...others } = phases;
+      assert.deepEqual(rest, others);
+      assert.ok(
+        sampling <= Math.max(planned, 1.05 * phases.decoding),
+        `${sampling} of ${planned} and ${phases.decoding}`,
+      );
       assert.ok(largestTensorBytes > 100_000 && kernels.length > 20);
     }
   });
 }
+
+test("a picture that is stopped leaves nothing on the device", async () => {
+  const backend = await testBackend();
+  using model = await open("tiny-scenes", { backend, weights: "f32" });
+  const before = backend.memory.liveBytes;
+  // In a guided pass, in a denoising one, and where the energy itself reads.
+  for (
+    const [pass, guidance] of [[1, {}], [2, {}], [1, { energyFloor: 0.5 }]]
+  ) {
+    const stop = new AbortController();
+    let reads = 0;
+    const { read } = backend;
+    backend.read = (tensors, options) => {
+      if (++reads === pass) stop.abort(new Error("enough"));
+      return read.call(backend, tensors, options);
+    };
+    try {
+      await assert.rejects(
+        () =>
+          model.generate({
+            ...REQUEST,
+            guidance: { ...REQUEST.guidance, ...guidance as object },
+          }, {
+            signal: stop.signal,
+            memory: {},
+            onAttention: () => {},
+          }),
+        /enough/,
+      );
+    } finally {
+      backend.read = read;
+    }
+    assert.equal(backend.memory.liveBytes, before, `${pass}`);
+  }
+});

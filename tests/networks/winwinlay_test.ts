@@ -421,5 +421,13 @@ test("winwinlay() schedules rho as its options say", () => {
   assert.deepEqual(rho("guided_steps", 1), [5]);
   near(rho("all_steps")[9]!, 4.081633, "over all 50 steps");
   assert.deepEqual(rho("exclusive_end").slice(-2), [1, 0.5]);
+  // Fewer steps than would be guided: both ends are reached all the same.
+  const short = { ...WINWINLAY_DEFAULTS, steps: 10 };
+  near(rhoAt(short, 4, 5), 0, "the last of five steps");
+  near(
+    rhoAt({ ...short, placement: "after_step" }, 3, 5),
+    0,
+    "the last of four that are guided after a step",
+  );
   assert.deepEqual(new Set(rho("constant")), new Set([5]));
 });
