@@ -18,8 +18,18 @@ export interface Subject extends Shape {
   readonly boxes: readonly Box[];
   /** Positions in the prompt's ids. */
   readonly tokens: readonly number[];
+  /** Those of them that end an occurrence of the phrase. Default the last. */
+  readonly ends?: readonly number[] | undefined;
   /** Factor on its energy. Default 1. */
   readonly weight?: number | undefined;
+}
+
+/** Tokens whose maps stand for a phrase: those that end its occurrences, or all. */
+export function tokensOf(
+  { tokens, ends = tokens.slice(-1) }: Pick<Subject, "tokens" | "ends">,
+  how: string,
+): readonly number[] {
+  return how === "last" ? ends : tokens;
 }
 
 /**
@@ -46,7 +56,7 @@ export interface EnergyOptions {
   readonly divergence: "forward" | "reverse";
   /** Energy per head, then their mean; or one energy of the mean map (A5). */
   readonly heads: "mean_energy" | "mean_map";
-  /** Energy per token of a phrase, then their mean; one of the mean map; or the last token alone (A6). */
+  /** Energy per token of a phrase, then their mean; one of the mean map; or the last token of each occurrence alone (A6). */
   readonly tokens: "mean_energy" | "mean_map" | "last";
   /** Mean over sites and subjects, or their sum (A7). */
   readonly reduction: "mean" | "sum";
@@ -134,9 +144,10 @@ export class LayoutEnergy implements Disposable {
   ) {
     this.backend = backend;
     this.#options = options;
-    this.#subjects = subjects.map((s) =>
-      options.tokens === "last" ? { ...s, tokens: s.tokens.slice(-1) } : s
-    );
+    this.#subjects = subjects.map((s) => ({
+      ...s,
+      tokens: tokensOf(s, options.tokens),
+    }));
     this.sites = sites;
     this.#image = image;
     this.probe = this.#subjects.flatMap((s) => s.tokens);

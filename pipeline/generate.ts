@@ -22,7 +22,7 @@ import {
 } from "./best_of.ts";
 import { decodeLatent, pixelsPerCell } from "./decode.ts";
 import type { Picture } from "./bitmap_font.ts";
-import { LayoutEnergy, type Subject } from "./energy.ts";
+import { ENERGY_DEFAULTS, LayoutEnergy, type Subject } from "./energy.ts";
 import type { EnergyContext } from "./guidance/method.ts";
 import { guidedPasses, methodOf } from "./guidance/methods.ts";
 import { defaultSites, guidedSites } from "./guidance/sites.ts";
@@ -32,7 +32,7 @@ import { metadata, promptOf } from "./metadata.ts";
 import type { OnnxDecoder } from "./onnx_parts.ts";
 import { encodePng } from "./png.ts";
 import type { FullRequest } from "./request.ts";
-import { shapeBoxes } from "./shape.ts";
+import { hasCells, shapeBoxes } from "./shape.ts";
 import { type InnerReport, sample } from "./sampler.ts";
 import type { ScheduleConfig } from "./schedule_config.ts";
 import { makeScheduler } from "./scheduler.ts";
@@ -43,6 +43,7 @@ import {
 } from "./phrase.ts";
 import type { Tokenizer } from "./tokenize.ts";
 import type { Unet } from "./unet.ts";
+import { siteGrids } from "./unet_config.ts";
 import type { Vae } from "./vae.ts";
 
 /** Everything a checkpoint brings, on a backend. */
@@ -283,11 +284,20 @@ export async function paint(
   const subjects = request.regions.map((region, i): Subject => ({
     name: region.phrase,
     tokens: matches[i]!.positions,
+    ends: matches[i]!.ends,
     boxes: shapeBoxes(region),
     mask: region.mask,
     weight: region.weight,
   }));
   const method = subjects.length ? methodOf(request.guidance) : undefined;
+  // What shares are measured by, the same for every method, so that they can be compared.
+  const measured = guidedSites(config, defaultSites(config));
+  const grids = siteGrids(config, measured, [grid[1], grid[0]]);
+  const seen = subjects.every((s) => hasCells(s, grids, "nearest"));
+  const measuring = {
+    ...ENERGY_DEFAULTS,
+    raster: seen ? "nearest" : "coverage", // a mask may be too thin for half a cell
+  } as const;
 
   // noise -> latent, for each seed
   const { spacing = schedule.spacing } = request;
@@ -316,13 +326,13 @@ export async function paint(
     };
     using energy = method?.energy(context);
     using edit = method?.edit?.(context);
-    // The same for every method, so that shares can be compared.
     using measure = subjects.length
       ? new LayoutEnergy(
         backend,
         subjects,
-        guidedSites(config, defaultSites(config)),
+        measured,
         context.image,
+        measuring,
       )
       : undefined;
     const steps: GenerateReport["steps"][number][] = [];
@@ -347,7 +357,14 @@ export async function paint(
           steps: request.steps,
           seed,
           timestep,
-          preview: () => decodeLatent(vae, clean, options),
+          preview: async () => {
+            backend.trim(); // decoding takes other buffers
+            try {
+              return await decodeLatent(vae, clean, options);
+            } finally {
+              backend.trim();
+            }
+          },
         };
         await options.onStep?.({
           ...info,

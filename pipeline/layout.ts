@@ -31,7 +31,7 @@ export interface Region {
   readonly occurrence?: number | "all";
   /** Token positions instead of the phrase; BOS is 0. */
   readonly tokens?: readonly number[];
-  /** UTF-16 indices `[start, end)` of the prompt instead of the phrase. */
+  /** UTF-16 indices `[start, end)` of the prompt, in its template if there is one, instead of the phrase. */
   readonly span?: readonly [start: number, end: number];
   /** Factor of this region's energy, 0 or more; 1 if absent. */
   readonly weight?: number;

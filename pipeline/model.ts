@@ -12,6 +12,7 @@ import {
   type GenerateResult,
   type Networks,
 } from "./generate.ts";
+import { methodOf } from "./guidance/methods.ts";
 import type { MemoryEstimate, MemoryLimits } from "./memory.ts";
 import { Scratch } from "./weight_source.ts";
 import type { FullRequest, GenerateRequest, RequestLimits } from "./request.ts";
@@ -123,6 +124,7 @@ export async function open(
     const plan = await planAhead(facts, limits, options);
     const weights = plan?.choice.weights ?? options.weights as StorageType;
     compiled = backend.prepare(plan?.kernels ?? []);
+    compiled.catch(() => {}); // said below, once the weights are there
     const { onnx = [] } = options;
     const from: LoadFrom = { folder, facts, backend, weights, variant, onnx };
     const first = { ...from, scratch: new Scratch() };
@@ -231,7 +233,12 @@ export class Model implements AsyncDisposable, Disposable {
     const tokens = checkForModel(request, this.facts).matches.map((m) =>
       m.positions.length
     );
-    const boxes = regions.map((r) => shapeBoxes(r).length);
+    // Methods made of boxes attend to the cells in them: more cells, more memory.
+    const counted = request.guidance.method === "none" ||
+      methodOf(guidance)?.shapes !== undefined;
+    const boxes = regions.map((r) => shapeBoxes(r)).map((list) =>
+      counted ? list.length : list
+    );
     const steps = Math.min(2, request.steps);
     const key = JSON.stringify(
       [width, height, guidance, tokens, boxes, truncate, steps, bestOf && 2],

@@ -198,7 +198,7 @@ export async function readFacts(
         presets: {
           model: presetFile === undefined
             ? own
-            : checkPreset(presetFile, `${name}/winwinlay.json`),
+            : checkPreset(presetFile, `${name}/winwinlay.json`, own),
           paper: PAPER,
         },
         mostSteps: schedule.trainSteps,

@@ -5,6 +5,7 @@ import { DeviceMemoryError } from "../kernels/errors.ts";
 import { Plan } from "../kernels/plan.ts";
 import { matchRegions } from "./generate.ts";
 import { methodOf } from "./guidance/methods.ts";
+import { defaultSites, guidedSites } from "./guidance/sites.ts";
 import {
   chooseMemory,
   limitsOf,
@@ -93,24 +94,25 @@ function checkShapes(
   const method = methodOf(guidance);
   method?.check(unet);
   if (!method) return [];
-  const { shapes } = method;
   const name = (i: number): string =>
     `region ${i} ${JSON.stringify(regions[i]!.phrase)}`;
-  if (!shapes) {
-    const masked = regions.findIndex(({ mask }) => mask);
-    if (masked < 0) return [];
+  const { shapes } = method;
+  const masked = shapes ? -1 : regions.findIndex(({ mask }) => mask);
+  if (masked >= 0) {
     throw new RangeError(
       `Cannot guide mask of ${
         name(masked)
       } with ${guidance.method}: it must have boxes, which the energy of this method is made of: current shape is a mask; use winwinlay or layout-control`,
     );
   }
-  const grids = siteGrids(unet, shapes.sites(unet), [
+  // Methods made of boxes take the nearest cell for a box that has none.
+  const sites = shapes?.sites(unet) ?? guidedSites(unet, defaultSites(unet));
+  const grids = siteGrids(unet, sites, [
     width / limits.multiple,
     height / limits.multiple,
   ]);
   return regions.flatMap((region, i) =>
-    checkCells(region, name(i), grids, shapes.raster)
+    checkCells(region, name(i), grids, shapes?.raster ?? "nearest")
   );
 }
 

@@ -23,6 +23,8 @@ export type PhraseSelector =
 export interface PhraseMatch {
   /** Positions in `ids`, ascending unless given by `tokens`; 1 is the first piece. */
   readonly positions: readonly number[];
+  /** Those that end an occurrence. */
+  readonly ends: readonly number[];
   /** The words that were found: the phrase, a variant of it, or the text of the span. */
   readonly matched: string;
   /** True if only a plural or singular of the phrase was found. */
@@ -42,8 +44,8 @@ export interface TokenRow {
 /**
  * Find the tokens of a phrase.
  *
- * The phrase's pieces must occur side by side in the prompt; matches are counted from the left
- * and do not overlap. If there is none, these are tried in turn: the phrase without its leading
+ * The phrase's pieces must occur side by side in the prompt, the first at the beginning of a word;
+ * matches are counted from the left and do not overlap. If there is none, these are tried in turn: the phrase without its leading
  * article (a, an, the); with `s` or `es` added to its end; with `s` or `es` taken off; the same
  * two without the article. The first that occurs is taken, and the last four are marked `fuzzy`.
  *
@@ -135,7 +137,8 @@ function byPhrase(
       ids.map((_, i) => start + i + 1)
     );
     checkKept(name, tokens, prompt, positions);
-    return { positions, matched: text, fuzzy };
+    const ends = chosen.map((start) => start + ids.length);
+    return { positions, ends, matched: text, fuzzy };
   }
   throw fail(
     name,
@@ -177,7 +180,12 @@ function bySpan(
     );
   }
   checkKept(name, tokens, prompt, positions);
-  return { positions, matched: prompt.slice(start, end), fuzzy: false };
+  return {
+    positions,
+    ends: positions.slice(-1),
+    matched: prompt.slice(start, end),
+    fuzzy: false,
+  };
 }
 
 function byTokens(
@@ -203,7 +211,12 @@ function byTokens(
   const matched = positions.map((p) =>
     readable((tokens.pieces[p - 1] as Piece).piece)
   ).join(" ");
-  return { positions: [...positions], matched, fuzzy: false };
+  return {
+    positions: [...positions],
+    ends: positions.slice(-1),
+    matched,
+    fuzzy: false,
+  };
 }
 
 /** The phrase and what may stand for it, best first. */
@@ -228,8 +241,11 @@ function occurrences(
   ids: readonly number[],
 ): number[] {
   const starts: number[] = [];
+  // "fish" is no word of "jellyfish", whose last piece it is.
+  const begins = (at: number): boolean =>
+    at === 0 || pieces[at - 1]!.piece.endsWith("</w>");
   for (let at = 0; ids.length > 0 && at + ids.length <= pieces.length;) {
-    if (ids.every((id, i) => pieces[at + i]?.id === id)) {
+    if (begins(at) && ids.every((id, i) => pieces[at + i]?.id === id)) {
       starts.push(at);
       at += ids.length;
     } else at++;

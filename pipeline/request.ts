@@ -200,7 +200,7 @@ export function checkRequest(
     );
   }
   const prompt = checkText(input.prompt, "prompt");
-  if (prompt.trim() === "" && input.regions !== undefined) {
+  if (prompt.trim() === "" && !isEmptyList(input.regions)) {
     throw new RangeError(
       `Cannot use request: a prompt with regions must not be empty: current ${
         JSON.stringify(prompt)
@@ -321,8 +321,16 @@ function checkSizes(
   };
 }
 
-/** Reads a preset file of a model: guidance options and sampler settings over the paper's. */
-export function checkPreset(value: unknown, name: string): Preset {
+/**
+ * Reads a preset file of a model.
+ *
+ * @param base What it leaves out.
+ */
+export function checkPreset(
+  value: unknown,
+  name: string,
+  base: Preset = PAPER,
+): Preset {
   try {
     const input = checkObject(value, "preset", [
       "steps",
@@ -336,7 +344,9 @@ export function checkPreset(value: unknown, name: string): Preset {
       const keys = Object.keys(methodNamed(method)!.options);
       checkGuidance({ ...checkObject(options, method, keys), method });
     }
-    const guidance = checkGuidance(input.guidance ?? {});
+    const guidance = checkGuidance(input.guidance ?? {}, {
+      winwinlay: base.guidance,
+    });
     if (guidance.method !== "winwinlay") {
       throw new RangeError(
         `Cannot use preset: its guidance must be winwinlay's: current ${
@@ -346,9 +356,9 @@ export function checkPreset(value: unknown, name: string): Preset {
     }
     const { method: _, ...options } = guidance;
     return {
-      steps: checkWhole(input.steps ?? PAPER.steps, "steps", 1, 1000),
+      steps: checkWhole(input.steps ?? base.steps, "steps", 1, 1000),
       guidanceScale: checkReal(
-        input.guidanceScale ?? PAPER.guidanceScale,
+        input.guidanceScale ?? base.guidanceScale,
         "guidanceScale",
         0,
         100,

@@ -62,6 +62,17 @@ export function shapePriors(
   }).filter((tau) => tau.some((v) => v > -Infinity));
 }
 
+/** Whether a shape has a cell on every one of some grids, each `[width, height]`. */
+export function hasCells(
+  shape: Shape,
+  grids: readonly (readonly [width: number, height: number])[],
+  mode: RasterMode,
+): boolean {
+  return grids.every(([w, h]) =>
+    rasterizeShape(shape, w, h, mode).some((v) => v > 0)
+  );
+}
+
 /**
  * Makes sure that a shape has cells on every map that guides, so that no region is left out unseen.
  *
@@ -110,11 +121,11 @@ export function checkCells(
     notes.push(
       `${name}: box ${i}, ${
         sizeOf(box)
-      }, is less than half a cell of the ${w}x${h} attention map and counts as a whole one, ${
+      }, is less than half a cell of the ${w}x${h} attention map (${
         round(1 / w)
-      } x ${
-        round(1 / h)
-      } of the picture; the thing may come out larger than its box`,
+      } x ${round(1 / h)} of the picture) ${
+        Math.max(across, down) < 0.5 ? "" : across < down ? "across " : "down "
+      }and counts as a whole one there; the thing may come out larger than its box`,
     );
   });
   return notes;

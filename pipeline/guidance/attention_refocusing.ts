@@ -136,7 +136,7 @@ export function attentionRefocusing(
 ): GuidanceMethod {
   return {
     placement: "before_step",
-    score: "cond",
+    score: "none",
     iterations: (step) => phaseOf(step, options).iterations,
     check: (config) => void sitesOfOneGrid(config, options.sites),
     energy: (context) => refocusingEnergy(context, options),
@@ -219,7 +219,7 @@ export function carLoss(
     const share = weight / subjects.length;
     let [inside, outside, car] = [Infinity, 0, 0];
     for (const token of tokens) {
-      const own = subjectMap(heat.values, keys, [token], "last");
+      const own = subjectMap(heat.values, keys, [token], "sum");
       const smooth = blur(own.values, grid, sigma);
       const peaks = new Float64Array(smooth.values.length);
       const max = (cells: readonly number[]): [number, number] => {

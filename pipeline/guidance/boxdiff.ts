@@ -45,7 +45,7 @@ import {
   siteChoice,
   whole,
 } from "./options.ts";
-import type { Subject } from "../energy.ts";
+import { type Subject, tokensOf } from "../energy.ts";
 import type { RasterMode } from "../raster.ts";
 import { defaultSites, type SiteChoice, sitesOfOneGrid } from "./sites.ts";
 
@@ -131,7 +131,7 @@ export function boxDiff(options: BoxDiffOptions): GuidanceMethod {
     options.refine && REFINEMENTS.has(step);
   return {
     placement: "before_step",
-    score: "cond",
+    score: "none",
     iterations: (step) =>
       step >= steps ? 0 : refines(step) ? 1 + options.refineIterations : 1,
     check: (config) => void sitesOfOneGrid(config, sites),
@@ -187,15 +187,19 @@ export function boxDiffLoss(
   const { keys, grid } = maps[0]!;
   const mean = siteMean(maps);
   const heat = tokenSoftmax(mean.values, keys.length, options.sharpness);
-  const terms = subjects.map(({ tokens, boxes }) => {
-    const own = subjectMap(heat.values, keys, tokens, options.tokens);
+  const terms = subjects.map((subject) => {
+    const tokens = tokensOf(subject, options.tokens);
+    const own = subjectMap(heat.values, keys, tokens, "mean");
     const smooth = blur(own.values, grid, options.sigma);
-    const found = constraints(smooth.values, grid, boxes, options);
+    const found = constraints(smooth.values, grid, subject.boxes, options);
     const back = (gradient: Float64Array): Float64Array =>
       own.back(smooth.back(gradient));
     return { ...found, back };
   });
-  const insides = terms.map(({ inside }) => inside);
+  // A subject of weight 0 moves nothing: to refine by it would be in vain.
+  const insides = terms.map(({ inside }, i) =>
+    subjects[i]!.weight === 0 ? -1 : inside
+  );
   const worst = insides.indexOf(Math.max(...insides));
   const phase = phaseOf(insides[worst]!);
   const gradient = new Float64Array(heat.values.length);

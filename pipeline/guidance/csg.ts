@@ -20,7 +20,7 @@
  */
 import type { Tensor } from "../../kernels/backend.ts";
 import { redistribute } from "../../kernels/redistribute.ts";
-import type { Subject } from "../energy.ts";
+import { type Subject, tokensOf } from "../energy.ts";
 import type { RasterMode } from "../raster.ts";
 import { gradientStep } from "./gradient_step.ts";
 import { cellsWhere, inBoxes } from "./maps/cells.ts";
@@ -140,7 +140,7 @@ export function csg(options: CsgOptions): GuidanceMethod {
   const { steps, iterations, scale, scaleRange: [first, last] } = options;
   return {
     placement: "before_step",
-    score: "cond",
+    score: "none",
     iterations: (step) => step < steps ? iterations : 0,
     check(config) {
       sitesOfOneGrid(config, options.sites);
@@ -207,8 +207,8 @@ export function csgCrossLoss(
 ): HostLoss {
   const { keys, grid } = maps[0]!;
   const mean = siteMean(maps);
-  const own = subjects.map(({ tokens }) =>
-    subjectMap(mean.values, keys, tokens, options.tokens)
+  const own = subjects.map((subject) =>
+    subjectMap(mean.values, keys, tokensOf(subject, options.tokens), "mean")
   );
   const slopes = own.map(({ values }) => new Float64Array(values.length));
   let energy = 0;
@@ -312,9 +312,9 @@ function redistribution(
   );
   // Per token the queries that it may keep, and how much of the pool.
   const rows = new Map<number, number[]>();
-  for (const { tokens, boxes } of subjects) {
-    const mask = inBoxes(boxes, [height, width], options.raster);
-    const wanted = options.tokens === "last" ? tokens.slice(-1) : tokens;
+  for (const subject of subjects) {
+    const mask = inBoxes(subject.boxes, [height, width], options.raster);
+    const wanted = tokensOf(subject, options.tokens);
     for (const token of wanted) {
       const row = rows.get(token) ?? Array<number>(mask.length).fill(0);
       rows.set(

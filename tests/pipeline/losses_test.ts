@@ -358,3 +358,36 @@ test("randomSubset() depends on its seed and use alone, and takes every cell now
   assert.deepEqual([...seen].toSorted((a, b) => a - b), cells);
   assert.ok(draws.size > 10);
 });
+
+test("losses of the last token take that of every occurrence", () => {
+  const [site] = maps(1, TOKENS, [8, 12]);
+  const cells = site!.values.length / TOKENS.length;
+  const own = (ends: readonly number[] | undefined): number[] => {
+    const subject = { ...SUBJECTS[0]!, tokens: [1, 2, 4, 5], ends };
+    const { gradients } = csgCrossLoss([site!], [subject], CSG_DEFAULTS, all);
+    return TOKENS.filter((_, i) =>
+      gradients[0]!.subarray(i * cells, (i + 1) * cells).some((g) => g !== 0)
+    );
+  };
+  assert.deepEqual([own([2, 5]), own(undefined)], [[2, 5], [5]]);
+});
+
+test("boxdiff does not refine by a subject that has no weight", () => {
+  const list = maps(2, TOKENS, [8, 12]);
+  const worstOf = (weights: readonly number[]): number => {
+    let seen = NaN;
+    const subjects = SUBJECTS.map((s, i) => ({ ...s, weight: weights[i]! }));
+    const { energy } = boxDiffLoss(
+      list,
+      subjects,
+      { ...BOXDIFF_DEFAULTS, sharpness: 10 },
+      (worst) => {
+        seen = worst;
+        return "worst";
+      },
+    );
+    assert.ok(energy > 0, "the refinement moves something");
+    return seen;
+  };
+  assert.notEqual(worstOf([0, 1]), worstOf([1, 0]));
+});

@@ -244,8 +244,11 @@ test("a box or mask without a cell on a guided map is an error with the least si
   assert.deepEqual(check(thin, { method: "none" }).notes, []);
   assert.deepEqual(check(thin, { raster: "coverage" }).notes, []);
   assert.deepEqual(check(thin).notes, [
-    'region 0 "red car": box 1, 0.06 x 0.1, is less than half a cell of the 8x8 attention map and counts as a whole one, 0.125 x 0.125 of the picture; the thing may come out larger than its box',
+    'region 0 "red car": box 1, 0.06 x 0.1, is less than half a cell of the 8x8 attention map (0.125 x 0.125 of the picture) across and counts as a whole one there; the thing may come out larger than its box',
   ]);
+  for (const method of ["csg", "rnb", "boxdiff", "attention-refocusing"]) {
+    assert.deepEqual(check(thin, { method }).notes, check(thin).notes, method);
+  }
   const dot = draw(128, 128, (x, y) => x > 0.5 && x < 0.54 && y < 0.04);
   assert.throws(
     () => check({ mask: dot }),

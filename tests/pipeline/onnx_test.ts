@@ -24,7 +24,9 @@ import type { OnnxPart } from "../../pipeline/load_parts.ts";
 import { embeddedModel } from "../../weights/embedded.ts";
 import { openFolder } from "../../weights/folder.ts";
 import { compare, rand } from "../compare.ts";
+import { sendRange, serve } from "../weights/http_server.ts";
 import { tempFolder } from "../weights/temp_folder.ts";
+import { fileOf, tinyLdm } from "../weights/tiny_ldm.ts";
 
 const MODEL = embeddedModel("tiny-scenes")!;
 const FIXTURES = new URL("../fixtures/onnx/", import.meta.url);
@@ -233,6 +235,64 @@ test("a decoder with float16 in and out works", async () => {
       assert.ok(Math.abs(rgb[3 * (12 * y + x) + c]! - wanted) <= 1);
     }
   }
+});
+
+test("open() asks for nothing beside a single file, whose URL may be signed", async () => {
+  const file = fileOf((await tinyLdm("sd1")).ldm);
+  await using server = await serve((request, response) => {
+    if (request.url !== "/m.safetensors?signature=x") {
+      response.writeHead(403).end();
+    } else sendRange(file)(request, response);
+  });
+  using backend = new Cpu();
+  const location = `${server.url}/m.safetensors?signature=x`;
+  using model = await open(location, { backend });
+  assert.equal(model.name, "m");
+  assert.deepEqual(
+    server.log.filter((line) => !line.startsWith("/m.safetensors?")),
+    [],
+  );
+  await assert.rejects(
+    open(location, { backend, onnx: ["vae"] }),
+    /Cannot run vae of m from ONNX: vae_decoder\/model.onnx must exist/,
+  );
+});
+
+test("open() takes 403 for what a folder at a URL need not have, not for what it must", async () => {
+  const all = await files(true);
+  for (const name of Object.keys(all)) {
+    if (/onnx|vae_decoder/.test(name)) delete all[name];
+  }
+  const opened = async (denied?: string) => {
+    await using server = await serve((request, response) => {
+      const name = request.url!.slice(1);
+      const file = name === denied ? undefined : all[name];
+      if (file === undefined) return void response.writeHead(403).end();
+      const bytes = typeof file === "string"
+        ? new TextEncoder().encode(file)
+        : file;
+      sendRange(bytes)(request, response);
+    });
+    using backend = new Cpu();
+    using model = await open(server.url, { backend });
+    assert.ok(!("network" in model.networks.vae));
+  };
+  await opened();
+  await opened("winwinlay.json");
+  await assert.rejects(
+    opened("tokenizer/vocab.json"),
+    /tokenizer\/vocab.json: .*current answer is 403/,
+  );
+  await assert.rejects(opened(VAE), /Cannot open vae of .*answers 403/);
+});
+
+test("open() refuses ONNX for a part that the model has not", async () => {
+  using backend = new Cpu();
+  await assert.rejects(
+    open("tiny-scenes", { backend, onnx: ["text_encoder_2"] }),
+    /Cannot run text_encoder_2 of tiny-scenes from ONNX: it must be a part of the model: current parts are text_encoder, unet, vae$/,
+  );
+  assert.equal(backend.memory.liveBytes, 0);
 });
 
 const BROKEN: readonly [

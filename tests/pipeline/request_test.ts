@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { CSG_DEFAULTS } from "../../pipeline/guidance/csg.ts";
 import { checkForModel } from "../../pipeline/model_request.ts";
 import { describeModel } from "../../pipeline/model_facts.ts";
-import { checkRequest } from "../../pipeline/request.ts";
+import { checkPreset, checkRequest } from "../../pipeline/request.ts";
 
 const facts = await describeModel("tiny-scenes");
 const long = `a red car ${"and a blue house ".repeat(20)}and a green tree`;
@@ -161,4 +161,34 @@ test("a method starts from its code's values, the model's own over them, and the
     request.guidance.method === "rnb" && request.guidance.sites,
     "first_up_only",
   );
+});
+
+test("an empty prompt without regions is a request, also as it was filled in", () => {
+  const { request } = checkRequest({ prompt: "" }, limits);
+  assert.deepEqual(checkRequest(request, limits).request, request);
+  refused({ prompt: " ", regions: [{}] }, /with regions must not be empty/);
+});
+
+test("what a model's preset file leaves out is the model's own, not the paper's", () => {
+  const { presets: { paper } } = limits;
+  const own = {
+    ...paper,
+    steps: 30,
+    guidanceScale: 5,
+    guidance: { ...paper.guidance, sites: "first_up_only" },
+  } as const;
+  const preset = checkPreset({ guidance: { snr: 0.1 } }, "x", own);
+  assert.deepEqual(preset, {
+    ...own,
+    guidance: { ...own.guidance, snr: 0.1 },
+    methods: {},
+  });
+});
+
+test("one attention site may stand without a list", () => {
+  const sites = "mid_block.attentions.0.transformer_blocks.0.attn2";
+  const { guidance } =
+    checkRequest({ prompt: "x", guidance: { sites } }, limits)
+      .request;
+  assert.deepEqual((guidance as { sites: unknown }).sites, [sites]);
 });

@@ -355,3 +355,21 @@ test("pieces() of random text keeps its spans in order", () => {
     }
   }
 });
+
+test("matchPhrase() takes whole words, and says where each occurrence ends", () => {
+  const find = (prompt: string, selector: PhraseSelector) =>
+    matchPhrase(clip, clip.encode(prompt), prompt, selector);
+  const fishes = "a jellyfish and a fish";
+  const at = clip.encode(fishes).pieces.length;
+  assert.deepEqual(find(fishes, { phrase: "fish" }).positions, [at]);
+  assert.throws(
+    () => find("a jellyfish", { phrase: "fish" }),
+    /"fish": it must occur in the prompt/,
+  );
+  const cars = "a red car and a red car";
+  const all = find(cars, { phrase: "red car", occurrence: "all" });
+  assert.deepEqual([all.positions, all.ends], [[2, 3, 6, 7], [3, 7]]);
+  assert.deepEqual(find(cars, { phrase: "red car" }).ends, [3]);
+  assert.deepEqual(find(cars, { span: [2, 9] }).ends, [3]);
+  assert.deepEqual(find(cars, { tokens: [7, 2] }).ends, [2]);
+});

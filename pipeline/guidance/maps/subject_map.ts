@@ -2,22 +2,21 @@
 import type { Mapped } from "./mapped.ts";
 
 /**
- * One map for a phrase: its last token's, the mean of its tokens', or their sum.
+ * One map for a phrase: the mean of its tokens', or their sum.
  *
  * @param maps `[keys, cells]`.
  * @param keys What the rows of `maps` are.
- * @param tokens Positions of the phrase, all among the keys.
+ * @param tokens Positions that stand for the phrase, all among the keys.
  */
 export function subjectMap(
   maps: Float64Array,
   keys: readonly number[],
   tokens: readonly number[],
-  how: "last" | "mean_map" | "sum",
+  how: "mean" | "sum",
 ): Mapped {
   const cells = maps.length / keys.length;
-  const wanted = how === "last" ? tokens.slice(-1) : tokens;
-  const weight = how === "mean_map" ? 1 / wanted.length : 1;
-  const rows = wanted.map((token) => keys.indexOf(token) * cells);
+  const weight = how === "mean" ? 1 / tokens.length : 1;
+  const rows = tokens.map((token) => keys.indexOf(token) * cells);
   const values = new Float64Array(cells);
   for (const row of rows) {
     for (let u = 0; u < cells; u++) values[u]! += weight * maps[row + u]!;

@@ -2,6 +2,7 @@
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
 import {
+  basicInterval,
   normalInterval,
   percentileInterval,
   resamples,
@@ -179,6 +180,12 @@ test("summarise() pairs methods: a difference is surer than the scores", () => {
   near(good!.scores.hit.value, hits.length / 40, 1e-12);
   assert.ok(good!.scores.ap.value < good!.scores.ap50.value);
   assert.ok(good!.scores.frechet.value > 0 && summary.real!.images === 40);
+  assert.ok(summary.real!.low < summary.real!.value);
+  const few = { ...reference, features: reference.features.slice(0, 40) };
+  // Of all there are, there is no other choice, and so no spread.
+  assert.ok(
+    Number.isNaN(summarise(list, { ...options, reference: few }).real!.low),
+  );
   assert.throws(
     () => summarise(list, { ...options, against: "other" }),
     /Cannot compare with "other": it must be one of bad, good/,
@@ -268,4 +275,16 @@ test("contactSheet() shows every picture in its place", () => {
     /there must be rows with a cell for each of 1 columns/,
   );
   assert.throws(() => contactSheet(["one"], []), /current 0 rows/);
+});
+
+test("an interval of a number that resampling raises lies lower, inside its range", () => {
+  const noise = rand(3, 1000);
+  const raised = (by: number) => [...noise].map((x) => 0.5 + by + 0.05 * x);
+  const at = { ...basicInterval(0.5, raised(0), [0, 1]) };
+  const up = { ...basicInterval(0.5, raised(0.1), [0, 1]) };
+  near(up.low, at.low - 0.1, 1e-9);
+  near(up.high, at.high - 0.1, 1e-9);
+  const edge = basicInterval(0.01, raised(0).map((x) => x - 0.45), [0, 1]);
+  assert.equal(edge.low, 0);
+  assert.ok(Number.isNaN(basicInterval(0.5, [], [0, 1]).low));
 });
