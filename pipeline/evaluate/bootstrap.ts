@@ -56,6 +56,28 @@ export function percentileInterval(
 }
 
 /**
+ * The percentiles mirrored at the value: the basic bootstrap interval.
+ *
+ * For numbers that grow where layouts repeat, as they do in a resample: average precision does, being the
+ * area under the upper hull of a curve, which fewer points leave higher. Percentiles would have that twice.
+ *
+ * @param range What the number can be.
+ * @see Davison and Hinkley 1997, Bootstrap Methods and their Application, 5.2.
+ */
+export function basicInterval(
+  value: number,
+  resampled: readonly number[],
+  [least, most]: readonly [number, number],
+): Interval {
+  const { low, high } = percentileInterval(value, resampled);
+  return {
+    value,
+    low: Math.max(least, 2 * value - high),
+    high: Math.min(most, 2 * value - low),
+  };
+}
+
+/**
  * The value and 1.96 standard deviations of its resamples around it.
  *
  * For numbers that resampling itself shifts: a Frechet distance grows when pictures repeat, so that the

@@ -1,5 +1,6 @@
 /** Scored pictures of several methods -> a row of numbers with error bars for each. */
 import {
+  basicInterval,
   type Interval,
   normalInterval,
   percentileInterval,
@@ -120,14 +121,16 @@ export function summarise(
     metric: Metric,
     of: (scores: Scores, base: Scores) => number,
     table: typeof base,
+    least: 0 | -1,
   ): Interval => {
     // Of one layout there is nothing to resample.
     const list = layouts.length < 2
       ? []
       : table.resampled.map((scores, i) => of(scores, base.resampled[i]!));
     const value = of(table.value, base.value);
-    return metric === "frechet"
-      ? normalInterval(value, list)
+    if (metric === "frechet") return normalInterval(value, list);
+    return metric === "ap" || metric === "ap50"
+      ? basicInterval(value, list, [least, 1])
       : percentileInterval(value, list);
   };
   const images = Math.max(0, ...[...tables.values()].map((t) => t.images));
@@ -135,9 +138,9 @@ export function summarise(
     variants: [...tables].map(([variant, table]) => ({
       variant,
       images: table.images,
-      scores: record((m) => interval(m, (scores) => scores[m], table)),
+      scores: record((m) => interval(m, (scores) => scores[m], table, 0)),
       differences: record((m) =>
-        interval(m, (scores, other) => scores[m] - other[m], table)
+        interval(m, (scores, other) => scores[m] - other[m], table, -1)
       ),
     })),
     against,
@@ -218,7 +221,10 @@ function sumsOf<T>(
   };
 }
 
-/** How far real pictures are from the reference when there are only `images` of them. */
+/**
+ * How far real pictures are from the reference when there are only `images` of them. Subsets of a limited
+ * number overlap, so that their spread is widened to that of separate draws; of all of them there is none.
+ */
 function realDistance(
   frechet: FrechetReference,
   { features }: FeatureReference,
@@ -235,7 +241,11 @@ function realDistance(
     return far(weights);
   });
   const value = list.reduce((a, b) => a + b, 0) / list.length;
-  return { images: count, ...percentileInterval(value, list) };
+  const { low, high } = percentileInterval(value, list);
+  const widen = 1 / Math.sqrt(1 - count / features.length);
+  const from = (end: number): number =>
+    count === features.length ? NaN : value + (end - value) * widen;
+  return { images: count, value, low: from(low), high: from(high) };
 }
 
 function record<T>(of: (metric: Metric) => T): Record<Metric, T> {
