@@ -1,6 +1,7 @@
 /** `batch`: a file of layouts -> a folder of pictures, resumable. */
 import {
   describeModel,
+  DeviceLostError,
   EMBEDDED_MODELS,
   type Model,
   type Prediction,
@@ -55,7 +56,8 @@ export async function batch(flags: Flags, io: Io): Promise<number> {
     try {
       await paintJob(opened.model, job, name, folder, flags, io);
     } catch (error) {
-      if (io.signal.aborted || !flags.has("keep-going")) throw error;
+      const hopeless = io.signal.aborted || error instanceof DeviceLostError;
+      if (hopeless || !flags.has("keep-going")) throw error;
       failed++;
       io.say(`line ${job.line}: ${(error as Error).message}`);
       await folder.addError(job, error as Error);

@@ -30,6 +30,7 @@ export interface ResultLine {
 }
 
 const RESULTS = "results.jsonl";
+const ERRORS = "errors.jsonl";
 
 /** The open folder of a batch; closing it frees the lock. */
 export class BatchFolder implements AsyncDisposable {
@@ -77,6 +78,7 @@ export class BatchFolder implements AsyncDisposable {
       }
     }
     await this.#mendResults(left, done);
+    await this.#forgetErrors([...left, ...done]);
     return { left, done };
   }
 
@@ -102,7 +104,7 @@ export class BatchFolder implements AsyncDisposable {
   async addError(job: Job, error: Error): Promise<void> {
     const { message } = error;
     const line = JSON.stringify({ ...lineOf(job, {}), error: message });
-    await appendFile(join(this.#path, "errors.jsonl"), `${line}\n`);
+    await appendFile(join(this.#path, ERRORS), `${line}\n`);
   }
 
   /** Frees the lock. */
@@ -153,6 +155,23 @@ export class BatchFolder implements AsyncDisposable {
     const mended = kept.map((line) => `${line}\n`).join("");
     if (mended === text) return;
     await writeFile(`${path}.partial`, mended);
+    await rename(`${path}.partial`, path);
+  }
+
+  /** Drops what an earlier run said of pictures that are there now or tried again. */
+  async #forgetErrors(jobs: readonly Job[]): Promise<void> {
+    const path = join(this.#path, ERRORS);
+    const text = await readFile(path, "utf8").catch(() => "");
+    const again = new Set(jobs.map(nameOf));
+    const kept = text.split("\n").filter((line) => {
+      try {
+        return !again.has(JSON.parse(line).file);
+      } catch {
+        return false; // empty, or cut short by a kill
+      }
+    });
+    if (kept.length === 0) return await rm(path, { force: true });
+    await writeFile(`${path}.partial`, kept.map((l) => `${l}\n`).join(""));
     await rename(`${path}.partial`, path);
   }
 }

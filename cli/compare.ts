@@ -1,4 +1,5 @@
 /** `compare`: layouts x methods x seeds -> pictures, scores with error bars, contact sheets; resumable. */
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import {
   describeModel,
@@ -7,7 +8,6 @@ import {
   embeddedModel,
   type FullRequest,
   type Prediction,
-  shapeBoxes,
 } from "../mod.ts";
 import {
   loadPicture,
@@ -25,6 +25,8 @@ import { readVariants } from "./variants.ts";
 
 const COMMAND = "compare";
 const MOST_PARTS = 1000;
+/** Options that scoring has a use for. */
+const RESCORED = ["rescore", "against", "detector", "json", "debug"];
 
 /** Paints what is not there yet, then scores what is there. */
 export async function compare(flags: Flags, io: Io): Promise<number> {
@@ -52,6 +54,7 @@ export async function compare(flags: Flags, io: Io): Promise<number> {
     out,
     part ? `${COMMAND}-${part.number}-of-${part.of}` : COMMAND,
   );
+  await refuseOthers(out, part);
   const folder = join(out, "images");
   const { left, done, broken } = await splitJobs(
     folder,
@@ -67,7 +70,7 @@ export async function compare(flags: Flags, io: Io): Promise<number> {
     await using opened = await openPlanned(
       location,
       facts,
-      largest(left),
+      left.map(({ request }) => request),
       flags,
       io,
     );
@@ -106,6 +109,20 @@ export async function compare(flags: Flags, io: Io): Promise<number> {
   return 0;
 }
 
+/** Throws if a process is at work in the folder that paints some of the same pictures. */
+async function refuseOthers(
+  out: string,
+  part: { number: number; of: number } | undefined,
+): Promise<void> {
+  for (const file of await readdir(out)) {
+    const match = /^\.(compare(?:-\d+-of-(\d+))?)\.lock$/.exec(file);
+    const [, name, of] = match ?? [];
+    // Its own lock; or another part of the same whole.
+    if (!name || Number(of ?? 0) === (part?.of ?? 0)) continue;
+    await (await lockFolder(out, name))[Symbol.asyncDispose]();
+  }
+}
+
 /** The part of the pictures that this process paints. */
 function readPart(flags: Flags): { number: number; of: number } | undefined {
   const text = flags.text("part");
@@ -122,18 +139,7 @@ function readPart(flags: Flags): { number: number; of: number } | undefined {
 /** Scores the pictures of a folder, whatever made them. */
 async function rescore(flags: Flags, io: Io): Promise<number> {
   const out = flags.text("rescore")!;
-  const useless = [
-    "out",
-    "layouts",
-    "random",
-    "seed",
-    "seeds",
-    "methods",
-    "variants",
-    "preset",
-    "model",
-    "part",
-  ].find((name) => flags.has(name));
+  const useless = flags.names.find((name) => !RESCORED.includes(name));
   if (useless) {
     throw new UsageError(
       `Cannot use --${useless} with --rescore: the pictures say what they are`,
@@ -164,18 +170,6 @@ async function openDetector(
   return folder === undefined
     ? undefined
     : await Detector.open(folder, { signal: io.signal });
-}
-
-/** Per method the request with the most boxes: what memory has to be planned for. */
-function largest(jobs: readonly CompareJob[]): FullRequest[] {
-  const boxes = ({ regions }: FullRequest): number =>
-    regions.reduce((sum, region) => sum + shapeBoxes(region).length, 0);
-  const most = new Map<string, FullRequest>();
-  for (const { variant, request } of jobs) {
-    const other = most.get(variant);
-    if (!other || boxes(request) > boxes(other)) most.set(variant, request);
-  }
-  return [...most.values()];
 }
 
 /** How long the rest will take, from what each method took so far. */

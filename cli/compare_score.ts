@@ -106,7 +106,7 @@ export async function scoreFolder(
     { path: join(out, "table.csv"), bytes: text.encode(csvTable(summary)) },
     ...await sheets(out, measured, variants, io.signal),
   ];
-  await writeFiles(results, io.signal);
+  await writeFiles(results, io.signal, { force: true });
   return { summary, table, paths: results.map(({ path }) => path) };
 }
 

@@ -61,6 +61,7 @@ export async function demo(flags: Flags, io: Io): Promise<number> {
   await writeFiles(
     files.map((bytes, i) => ({ path: paths[i]!, bytes })),
     io.signal,
+    { force: flags.has("force") },
   );
   report(results, paths, where, flags.has("json"), io);
   return 0;

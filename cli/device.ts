@@ -15,6 +15,7 @@ import {
   openBackend,
   planMemory,
   type Prediction,
+  shapeBoxes,
   type StorageType,
 } from "../mod.ts";
 import { type Flag, type Flags, UsageError } from "./flags.ts";
@@ -99,8 +100,13 @@ function onnxFlag(flags: Flags): OnnxPart[] {
 }
 
 /** The backend that the flags ask for. */
-export function backendOf(flags: Flags): Promise<Backend> {
-  return openBackend({
+export async function backendOf(flags: Flags): Promise<Backend> {
+  if (flags.text("backend") === "cpu" && flags.has("device")) {
+    throw new UsageError(
+      "Cannot use --device with --backend cpu: it is a device of WebGPU",
+    );
+  }
+  return await openBackend({
     backend: flags.choice<"auto" | "webgpu" | "cpu">("backend") ?? "auto",
     device: flags.choice<DeviceChoice>("device"),
     kernels: flags.choice<KernelChoice>("kernels"),
@@ -134,9 +140,8 @@ export async function openPlanned(
     }
     const limits = await memoryLimits(backend, { memoryBytes });
     const asked = flags.choice<"auto" | StorageType>("weights") ?? "auto";
-    const sizes = new Map(requests.map((r) => [sizeKey(r), r]));
     const plans: MemoryEstimate[] = [];
-    for (const request of sizes.values()) {
+    for (const request of heaviest(requests)) {
       plans.push(
         await planMemory(facts, limits, { weights: asked, request }),
       );
@@ -170,10 +175,34 @@ export async function openPlanned(
   }
 }
 
-/** Requests that take the same memory. */
-function sizeKey(request: FullRequest): string {
-  const { width, height, guidance, regions, bestOf } = request;
-  return JSON.stringify([width, height, guidance, regions, bestOf && 2]);
+/** Of requests with the same size and guidance those that may take most: by boxes, by what they cover, by words. */
+function heaviest(requests: readonly FullRequest[]): Set<FullRequest> {
+  const weights: ((request: FullRequest) => number)[] = [
+    ({ regions }) => sumOf(regions, (r) => shapeBoxes(r).length),
+    ({ regions }) =>
+      sumOf(
+        regions,
+        (r) =>
+          sumOf(shapeBoxes(r), ([x0, y0, x1, y1]) => (x1 - x0) * (y1 - y0)),
+      ),
+    ({ regions }) => sumOf(regions, ({ phrase }) => phrase.length),
+  ];
+  const most = new Map<string, { request: FullRequest; weight: number }>();
+  for (const request of requests) {
+    const { width, height, guidance, bestOf } = request;
+    for (const [i, of] of weights.entries()) {
+      const key = JSON.stringify([i, width, height, guidance, bestOf && 2]);
+      const weight = of(request);
+      if (weight > (most.get(key)?.weight ?? -1)) {
+        most.set(key, { request, weight });
+      }
+    }
+  }
+  return new Set([...most.values()].map(({ request }) => request));
+}
+
+function sumOf<T>(list: readonly T[], of: (item: T) => number): number {
+  return list.reduce((sum, item) => sum + of(item), 0);
 }
 
 /** One line: what is needed, of what there is, and how. */

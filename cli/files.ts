@@ -1,6 +1,15 @@
 /** Where results go: checked first, written whole or not at all. */
-import { rename, rm, stat, writeFile } from "node:fs/promises";
+import {
+  access,
+  constants,
+  link,
+  rename,
+  rm,
+  stat,
+  writeFile,
+} from "node:fs/promises";
 import { dirname } from "node:path";
+import process from "node:process";
 import { UsageError } from "./flags.ts";
 
 /** A file to write. */
@@ -17,10 +26,10 @@ export function withSuffix(path: string, suffix: string): string {
 }
 
 /**
- * Checks that a folder is there.
+ * Checks that a folder is there and can be written to.
  *
  * @param path What is to be written into it, for the message; the folder itself if left out.
- * @throws {UsageError} If it is missing.
+ * @throws {UsageError} If it is missing, or is not ours to write to.
  */
 export async function targetFolder(
   folder: string,
@@ -31,6 +40,20 @@ export async function targetFolder(
       `Cannot write ${path}: its folder must exist: current ${folder} is none`,
     );
   }
+  try {
+    await access(folder, constants.W_OK);
+  } catch (cause) {
+    throw cannotWrite(path, cause);
+  }
+}
+
+function cannotWrite(path: string, cause: unknown): UsageError {
+  return new UsageError(
+    `Cannot write ${path}: it must be possible: current error is ${
+      (cause as Error).message
+    }`,
+    { cause },
+  );
 }
 
 /**
@@ -54,7 +77,10 @@ export async function checkTargets(
       );
     }
     await targetFolder(dirname(path), path);
-    const info = await stat(path).catch(() => undefined);
+    const info = await stat(path).catch((error) => {
+      if (error.code === "ENOENT") return undefined;
+      throw cannotWrite(path, error);
+    });
     if (info !== undefined && (!options.force || !info.isFile())) {
       throw new UsageError(
         `Cannot write ${path}: it must not be there yet: current path is a ${
@@ -65,16 +91,24 @@ export async function checkTargets(
   }
 }
 
-/** Writes `name.partial` files and renames them once all are whole. */
+/**
+ * Writes files under other names and gives them their own once all are whole.
+ *
+ * @param options.force Replace files that are there; else one that has come in the meantime is an error.
+ */
 export async function writeFiles(
   files: readonly NewFile[],
   signal: AbortSignal,
+  options: { readonly force: boolean },
 ): Promise<void> {
-  const partial = ({ path }: NewFile) => `${path}.partial`;
+  // Another process may be writing a file of the same name.
+  const partial = ({ path }: NewFile) => `${path}.${process.pid}.partial`;
   try {
     for (const file of files) await writeFile(partial(file), file.bytes);
     signal.throwIfAborted();
-    for (const file of files) await rename(partial(file), file.path);
+    for (const file of files) {
+      await place(partial(file), file.path, options.force);
+    }
   } catch (cause) {
     for (const file of files) await rm(partial(file), { force: true });
     if (signal.aborted) throw cause;
@@ -85,4 +119,19 @@ export async function writeFiles(
       { cause },
     );
   }
+}
+
+/** A rename that replaces nothing unless it may. */
+async function place(from: string, to: string, force: boolean): Promise<void> {
+  if (!force) {
+    try {
+      await link(from, to);
+      await rm(from);
+      return;
+    } catch (error) {
+      if ((error as { code?: string }).code === "EEXIST") throw error;
+      // A file system without links.
+    }
+  }
+  await rename(from, to);
 }

@@ -39,6 +39,11 @@ export class Flags {
     this.words = words;
   }
 
+  /** What was given. */
+  get names(): readonly string[] {
+    return [...this.#values.keys()];
+  }
+
   /** Whether it was given. */
   has(name: string): boolean {
     return this.#values.has(name);

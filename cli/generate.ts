@@ -171,7 +171,9 @@ async function paint(
   }
   const pictures = await album?.files(maps!, result.request) ?? [];
   if (maps !== undefined) await mkdir(maps, { recursive: true });
-  await writeFiles([...files, ...pictures], signal);
+  await writeFiles([...files, ...pictures], signal, {
+    force: flags.has("force"),
+  });
   const backend = model.backend.description;
   if (json) {
     const { seed } = result.request;

@@ -19,7 +19,7 @@ import {
 } from "../mod.ts";
 import { asUsage, type Flags, UsageError } from "./flags.ts";
 import { formatBytes, formatTable, type Io } from "./io.ts";
-import { parseRequest, pngTexts, readInput } from "./request.ts";
+import { inPng, parseRequest, pngTexts, readInput } from "./request.ts";
 
 const PARTS = ["text_encoder", "text_encoder_2", "unet", "vae"] as const;
 
@@ -36,17 +36,15 @@ export async function inspect(flags: Flags, io: Io): Promise<number> {
   }
   if (prompt !== undefined) {
     const phrases = flags.texts("phrase");
+    refuse(flags, "variant", "a model");
     await inspectPrompt(prompt, phrases, flags.text("model"), json, io);
     return 0;
   }
-  for (const name of ["phrase", "model"]) {
-    if (flags.has(name)) {
-      throw new UsageError(`Cannot use --${name}: it goes with --prompt`);
-    }
-  }
+  for (const name of ["phrase", "model"]) refuse(flags, name, "--prompt");
   if (/\.safetensors(\?[^/]*)?$/i.test(what!)) { // a URL may have a query
-    await inspectFile(what!, flags, io);
+    await inspectFile(await cachedLocation(what!) ?? what!, flags, io);
   } else if (await startsLikePng(what!)) {
+    refuse(flags, "variant", "a model");
     await inspectPng(what!, json, io);
   } else {
     const location = embeddedModel(what!) ?? await cachedLocation(what!) ??
@@ -55,6 +53,13 @@ export async function inspect(flags: Flags, io: Io): Promise<number> {
     await inspectFolder(folder, flags, io);
   }
   return 0;
+}
+
+/** Throws if an option was given that has no meaning here. */
+function refuse(flags: Flags, name: string, goesWith: string): void {
+  if (flags.has(name)) {
+    throw new UsageError(`Cannot use --${name}: it goes with ${goesWith}`);
+  }
 }
 
 /** True for `.png`, whatever is in it, and for files with a PNG's first bytes. */
@@ -77,7 +82,7 @@ async function startsLikePng(path: string): Promise<boolean> {
 async function inspectPng(path: string, json: boolean, io: Io): Promise<void> {
   const bytes = await readInput(path, "PNG");
   const texts = pngTexts(bytes, path);
-  const { width, height } = asUsage(() => decodePng(bytes));
+  const { width, height } = inPng(path, () => decodePng(bytes));
   const text = texts.get(REQUEST_KEY);
   const request = text === undefined ? null : parseRequest(text, path);
   const parameters = texts.get("parameters") ?? null;

@@ -14,6 +14,8 @@ export interface LayoutLine {
 
 const MOST_LINES = 100_000;
 const MOST_SHOWN = 5;
+/** File systems take names of 255 bytes, and more comes behind an id: method, seed, endings. */
+const MOST_ID_BYTES = 120;
 /** Names that Windows keeps for itself, and those of our own files. */
 const RESERVED = /^(?:con|prn|aux|nul|com\d|lpt\d|results|errors)$/i;
 
@@ -23,10 +25,17 @@ const RESERVED = /^(?:con|prn|aux|nul|com\d|lpt\d|results|errors)$/i;
  * @throws {UsageError} If it cannot be read, is too long or has no line.
  */
 export async function readLines(file: string): Promise<LayoutLine[]> {
-  const text = new TextDecoder().decode(await readInput(file, "layouts"));
-  const lines = text.replace(/^\ufeff/, "").split("\n").map((line) =>
-    line.trim()
-  );
+  const bytes = await readInput(file, "layouts");
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (cause) {
+    throw new UsageError(
+      `Cannot use ${file}: it must be UTF-8 text: current bytes are not`,
+      { cause },
+    );
+  }
+  const lines = text.split("\n").map((line) => line.trim());
   if (lines.length > MOST_LINES) {
     throw new UsageError(
       `Cannot use ${file}: it must have at most ${MOST_LINES} lines: current ${lines.length}`,
@@ -64,11 +73,12 @@ export function parseLine(text: string): Record<string, unknown> {
 /** An id that can be a file's name. */
 export function checkId(id: unknown): string {
   const fine = typeof id === "string" &&
+    new TextEncoder().encode(id).length <= MOST_ID_BYTES &&
     /^[\p{L}\p{N}_](?:[\p{L}\p{N}_ .+-]{0,98}[\p{L}\p{N}_+-])?$/u.test(id) &&
     !RESERVED.test(id.split(".")[0]!) && !id.includes("..");
   if (!fine) {
     throw new UsageError(
-      `id must be a file name of at most 100 letters, digits, spaces and _ . + -: current ${
+      `id must be a file name of at most 100 letters, digits, spaces and _ . + -, and ${MOST_ID_BYTES} bytes: current ${
         JSON.stringify(id)
       }`,
     );

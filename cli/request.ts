@@ -120,9 +120,18 @@ export async function readRequest(flags: Flags): Promise<GenerateRequest> {
   const layout = flags.text("layout");
   const earlier = from === undefined ? {} : await requestOfPng(from);
   if (flags.has("preset") && from !== undefined) {
-    // A PNG's request is complete, and would leave nothing for the preset to say.
+    // A PNG's request is complete, and would leave nothing for the preset to say but of its method.
+    const { method } = Object(earlier["guidance"]);
     for (const key of ["steps", "guidanceScale", "guidance"]) {
       delete earlier[key];
+    }
+    if (method !== undefined) earlier["guidance"] = { method };
+  }
+  if (flags.has("size")) {
+    // What SDXL is told follows the picture where it was the picture's.
+    const { width, height } = earlier;
+    for (const key of ["originalSize", "targetSize"]) {
+      if (String(earlier[key]) === `${width},${height}`) delete earlier[key];
     }
   }
   const file = layout === undefined
@@ -308,11 +317,16 @@ async function requestOfPng(path: string): Promise<Record<string, unknown>> {
 
 /** The texts of a PNG; errors name the file. */
 export function pngTexts(bytes: Uint8Array, path: string): Map<string, string> {
+  return inPng(path, () => readPngText(bytes));
+}
+
+/** Reads something in a PNG; errors name the file. */
+export function inPng<T>(path: string, read: () => T): T {
   try {
-    return asUsage(() => readPngText(bytes));
+    return asUsage(read);
   } catch (cause) {
     if (!(cause instanceof UsageError)) throw cause;
-    const why = cause.message.replace(/^Cannot read PNG: /, "");
+    const why = cause.message.replace(/^Cannot \w+ PNG: /, "");
     throw new UsageError(`Cannot read ${path}: ${why}`, { cause });
   }
 }

@@ -1,8 +1,12 @@
 /** What a user can get wrong: each with its exit code, one line on stderr, nothing else. */
 import { strict as assert } from "node:assert";
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
+import { COMMANDS } from "../../cli/commands.ts";
+import { checkTargets, writeFiles } from "../../cli/files.ts";
+import { parseFlags } from "../../cli/flags.ts";
+import { readRequest } from "../../cli/request.ts";
 import { encodePng } from "../../mod.ts";
 import { tempFolder } from "../weights/temp_folder.ts";
 import {
@@ -749,6 +753,32 @@ const WEIGHTS: readonly Row[] = [
     file("x.safetensors", "12345678{}"),
   ],
   [
+    ["inspect", "--prompt", "x", "--variant", "fp16"],
+    2,
+    /Cannot use --variant: it goes with a model/,
+  ],
+  [
+    ["inspect", "@/in.png", "--variant", "fp16"],
+    2,
+    /Cannot use --variant: it goes with a model/,
+    png({}),
+  ],
+  [
+    [...CAR, "--device", "dawn"],
+    2,
+    /Cannot use --device with --backend cpu/,
+  ],
+  [
+    ["generate", "--prompt", "x", "--backend", "cpu", "-o", "/proc/x.png"],
+    2,
+    /Cannot write \/proc\/x\.png: it must be possible: current error is/,
+  ],
+  [
+    [...CAR.slice(0, -1), `@/${"x".repeat(300)}.png`],
+    2,
+    /it must be possible: current error is ENAMETOOLONG/,
+  ],
+  [
     ["inspect", "--prompt", "x", "--model", "@/none"],
     3,
     /must be a folder with model_index.json/,
@@ -812,4 +842,50 @@ test("the command line shows a stack only when asked", async () => {
     (await run([...args, "--debug"])).err.join("\n"),
     /\n\s+at .*cli\/files\.ts/,
   );
+});
+
+test("files are not written over one that came in the meantime, unless forced", async () => {
+  await using folder = await tempFolder({});
+  const path = join(folder.path, "a.png");
+  const { signal } = new AbortController();
+  const write = (byte: number, force: boolean) =>
+    writeFiles([{ path, bytes: Uint8Array.of(byte) }], signal, { force });
+  await checkTargets([path], { force: false });
+  await writeFile(path, "x");
+  await assert.rejects(() => write(1, false), /Cannot write .*a\.png.*EEXIST/);
+  assert.equal(String(await readFile(path)), "x");
+  await write(2, true);
+  assert.deepEqual([...await readFile(path)], [2]);
+  assert.deepEqual(await filesIn(folder.path), ["a.png"]);
+});
+
+test("--from keeps the method under another preset, and sizes that were the picture's follow it", async () => {
+  await using folder = await tempFolder({});
+  const path = join(folder.path, "in.png");
+  const old = {
+    ...REQUEST,
+    originalSize: [64, 64],
+    targetSize: [32, 32],
+    guidance: { method: "rnb", scale: 7 },
+    steps: 3,
+  };
+  const text = { winwinlay: JSON.stringify(old) };
+  await writeFile(path, await encodePng(new Uint8Array(12), 2, 2, { text }));
+  const read = async (...more: string[]): Promise<Record<string, unknown>> => {
+    const flags = COMMANDS["generate"]!.flags.flatMap(([, list]) => list);
+    const words = ["--from", path, ...more];
+    return { ...await readRequest(parseFlags(words, "generate", flags)) };
+  };
+  const paper = await read("--preset", "paper");
+  assert.deepEqual([paper["guidance"], paper["steps"]], [
+    { method: "rnb" },
+    undefined,
+  ]);
+  const { originalSize, targetSize, width } = await read("--size", "96");
+  assert.deepEqual([originalSize, targetSize, width], [
+    undefined,
+    [32, 32],
+    96,
+  ]);
+  assert.deepEqual((await read()).originalSize, [64, 64]);
 });

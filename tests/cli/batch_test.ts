@@ -17,7 +17,14 @@ import process from "node:process";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { main } from "../../cli.ts";
-import { decodePng, encodePng, readPngText, REQUEST_KEY } from "../../mod.ts";
+import {
+  decodePng,
+  DeviceLostError,
+  encodePng,
+  Model,
+  readPngText,
+  REQUEST_KEY,
+} from "../../mod.ts";
 import { rand } from "../compare.ts";
 import { tempFolder } from "../weights/temp_folder.ts";
 import { filesIn, run } from "./harness.ts";
@@ -259,6 +266,24 @@ test("batch stops at a picture that fails, or notes it and goes on", async () =>
   // Run again, it is painted.
   assert.equal((await run(args(folder.path))).code, 0);
   assert.equal((await results(folder.path)).length, 3);
+  assert.ok(!(await readdir(out)).includes("errors.jsonl"));
+});
+
+test("batch ends when the device is lost, whatever it was told", async () => {
+  await using folder = await tempFolder({});
+  await layouts(folder.path, ["a", "b"].map((id) => ({ ...LINES[0], id })));
+  const { generate } = Model.prototype;
+  let asked = 0;
+  Model.prototype.generate = () => {
+    asked++;
+    return Promise.reject(new DeviceLostError("Cannot go on: lost"));
+  };
+  try {
+    const { code } = await run(args(folder.path, "--keep-going"));
+    assert.deepEqual([code, asked], [4, 1]);
+  } finally {
+    Model.prototype.generate = generate;
+  }
 });
 
 const P = { prompt: "a red car", ...TINY };
@@ -281,6 +306,7 @@ const BAD: readonly [lines: readonly unknown[], message: RegExp][] = [
   [[{ ...P, id: "end." }], /id must be a file name/],
   [[{ ...P, id: 7 }], /id must be a file name .*current 7/],
   [[{ ...P, id: "x".repeat(101) }], /id must be a file name/],
+  [[{ ...P, id: "猫".repeat(60) }], /id must be a file name .* 120 bytes/],
   [
     [{ ...P, id: "a" }, { ...P, id: "A" }],
     /line 3: id "A" is that of line 1 too/,

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { main } from "../../cli.ts";
+import { lockFolder } from "../../cli/locked_folder.ts";
 import { COMPARE_KEY } from "../../cli/compare_folder.ts";
 import { COMPARE_PRESETS } from "../../cli/presets.ts";
 import {
@@ -491,7 +492,12 @@ test("compare --rescore refuses what is no comparison", async () => {
     return err.at(-1)!;
   };
   assert.match(await rescore(), /it must be a folder of pictures/);
-  assert.match(await rescore("--methods", "none"), /--methods with --rescore/);
+  for (const words of [["--methods", "none"], ["--steps", "3"], ["--force"]]) {
+    assert.match(
+      await rescore(...words),
+      new RegExp(`Cannot use ${words[0]} with --rescore`),
+    );
+  }
   const png = await encodePng(new Uint8Array(3), 1, 1);
   await using other = await tempFolder({ "images/x.png": png });
   const { code, err } = await run(["compare", "--rescore", other.path]);
@@ -514,4 +520,38 @@ test("every preset compares methods that there are, with one of them", async () 
     const requests = Object.values(variants).map((v) => JSON.stringify(v));
     assert.equal(new Set(requests).size, requests.length, name);
   }
+});
+
+test("compare plans every size before it paints anything", async () => {
+  await using folder = await tempFolder({});
+  const file = join(folder.path, "layouts.jsonl");
+  const box = { phrase: "red car", boxes: [[0, 0, 0.5, 0.5]] };
+  const lines = [
+    { prompt: "a red car", regions: [box, box], width: 16, height: 16 },
+    { prompt: "a red car", regions: [box], width: 512, height: 512 },
+  ];
+  await writeFile(file, lines.map((x) => JSON.stringify(x)).join("\n"));
+  const { code, err } = await run([
+    ...args(folder.path, "--layouts", file, "--memory", "100MB").filter((x) =>
+      x !== "--size" && x !== "16"
+    ),
+  ]);
+  assert.equal(code, 5, err.join("\n"));
+  assert.match(err.at(-1)!, /Cannot paint 512x512/);
+  assert.deepEqual(await images(folder.path), []);
+});
+
+test("a comparison and a part of it do not share a folder, parts of one whole do", async () => {
+  await using folder = await tempFolder({});
+  const out = join(folder.path, "out");
+  await run(args(folder.path, "--random", "1", "--part", "2/2"));
+  await using _part = await lockFolder(out, "compare-1-of-2");
+  const line = (...more: string[]) =>
+    run(args(folder.path, "--random", "1", ...more));
+  for (const more of [[], ["--part", "1/3"]]) {
+    const { code, err } = await line(...more);
+    assert.equal(code, 2);
+    assert.match(err.at(-1)!, /no other compare-1-of-2 may be at work in it/);
+  }
+  assert.equal((await line("--part", "2/2")).code, 0);
 });
