@@ -21,17 +21,10 @@ import { pixelsPerCell } from "../pipeline/decode.ts";
 import { BACKEND_OPTIONS, expectOneOf, openOptions } from "./flags.ts";
 import { benchImage, benchRequest, type ImageReport } from "./image.ts";
 import { writeRandomCheckpoint } from "./random_checkpoint.ts";
-import {
-  type Bar,
-  barLines,
-  median,
-  percent,
-  short,
-  spread,
-  table,
-} from "./report.ts";
+import { type Bar, barLines } from "./report.ts";
 import { bench, SECTIONS } from "./run.ts";
 import { benchTorch, findTorch, type TorchReport } from "./torch.ts";
+import { torchTable } from "./torch_table.ts";
 
 const ALL = [...SECTIONS, "torch"] as const;
 /** Beyond it torch and we do not compute the same. */
@@ -52,8 +45,8 @@ const { values } = parseArgs({
     json: { type: "string" },
   },
 });
-const { backend, device } = values;
-const flags = { backend: backend ?? "webgpu", device };
+const { backend = "webgpu", device, kernels } = values;
+const flags = { backend, device, kernels };
 for (const section of values.only) expectOneOf("--only", section, ALL);
 expectOneOf("--model", values.model, ["sd15", "tiny-scenes"]);
 const size = positive("--size"), steps = positive("--steps");
@@ -123,7 +116,10 @@ async function besideTorch(): Promise<
       }`,
     });
   } else torch = found;
-  console.log("\n" + torchTable(image, torch));
+  const { model: name } = values;
+  console.log(
+    "\n" + torchTable({ name, image, torch, peak, rates: report.rates }),
+  );
   return { image, torch };
 }
 
@@ -140,77 +136,4 @@ async function checkpoint(): Promise<{ location: string; folder: string }> {
   console.error("random weights of SD1.5");
   await writeRandomCheckpoint("sd15", location);
   return { location, folder: join(location, "unet") };
-}
-
-function torchTable(
-  image: ImageReport,
-  torch: TorchReport | { readonly reason: string },
-): string {
-  const { innerWork, denoiseWork, iterations } = image;
-  const direct = {
-    plain: denoiseWork.directFlops,
-    guided: denoiseWork.directFlops + iterations * innerWork.directFlops,
-  };
-  const sampling = [...image.plainStepSeconds, ...image.guidedStepSeconds]
-    .reduce((a, b) => a + b, 0);
-  const sides = [{
-    name: `winwinlay, ${image.backend}`,
-    plain: image.plainStepSeconds,
-    guided: image.guidedStepSeconds,
-    sampling,
-    whole: short(image.seconds),
-    peakBytes: Math.max(...Object.values(image.memory)) as number | null,
-    measured: report.rates && median(report.rates.arithmeticGflops) / 1e3,
-  }];
-  if ("torch" in torch) {
-    sides.push({
-      name: `PyTorch ${torch.torch}, ${torch.dtype}, SDPA, ${torch.device}`,
-      plain: torch.plainStepSeconds,
-      guided: torch.guidedStepSeconds,
-      sampling: torch.imageSeconds,
-      whole: "",
-      peakBytes: torch.peakBytes,
-      measured: torch.matmulTflops,
-    });
-  }
-  type Side = typeof sides[number];
-  const row = (name: string, cell: (side: Side) => string): string[] => [
-    name,
-    ...sides.map(cell),
-  ];
-  const rate = (kind: "plain" | "guided") => (side: Side): string => {
-    if (side[kind].length === 0) return "";
-    const tflops = direct[kind] / median(side[kind]) / 1e12;
-    const share = (of: number | undefined): string =>
-      of === undefined ? "" : percent(tflops / of);
-    return [short(tflops), share(side.measured), share(peak)].filter(Boolean)
-      .join("; ");
-  };
-  const time = (list: readonly number[]): string =>
-    list.length ? spread(list) : "";
-  const of = `of what was measured${
-    peak === undefined ? "" : `; of ${peak} TFLOP/s`
-  }`;
-  const text = table([
-    `${values.model} at ${size}x${size}, ${steps} steps, ${guided} guided`,
-    ...sides.map((s) => s.name),
-  ], [
-    row("plain step (both prompts): s", (s) => time(s.plain)),
-    row(
-      `guided step (${iterations} gradients, then a plain step): s`,
-      (s) => time(s.guided),
-    ),
-    row("all steps: s", (s) => short(s.sampling)),
-    row("whole picture with text and VAE: s", (s) => s.whole),
-    row(`plain step: TFLOP/s by the definition; ${of}`, rate("plain")),
-    row(`guided step: TFLOP/s by the definition; ${of}`, rate("guided")),
-    row(
-      "device GB at most",
-      (s) => s.peakBytes === null ? "" : short(s.peakBytes / 1e9),
-    ),
-  ]);
-  const note = "torch" in torch
-    ? "Measured rates: float32 multiply-adds in WGSL for us, one large product in its own type for torch."
-    : `PyTorch did not take part: ${torch.reason}`;
-  return `${text}\n\n${note}`;
 }

@@ -23,8 +23,6 @@ export interface Contender {
   readonly version: string;
   /** Where it runs: only those on the GPU's adapter are compared with us there. */
   readonly where: "adapter" | "cpu";
-  /** Timed once per case, by its first run: it would take too long otherwise. */
-  readonly once?: boolean;
   /** Undefined where it has no such operation. */
   prepare(kernel: KernelCase): Promise<Prepared | undefined>;
 }

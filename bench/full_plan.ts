@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import {
   checkRequest,
   type FullRequest,
+  type KernelFamily,
   type MemoryEstimate,
   PAPER,
   type PlannedModel,
@@ -52,12 +53,12 @@ function request(size: number, xl: boolean, guided: boolean): FullRequest {
   }).request;
 }
 
-/** Estimates without a limit, and the thriftiest way. */
-export async function planFullSize(): Promise<
-  { name: string; plan: MemoryEstimate }[]
-> {
+/** Estimates without a limit, and the thriftiest way, for a family's kernels. */
+export async function planFullSize(
+  family: KernelFamily,
+): Promise<{ name: string; plan: MemoryEstimate }[]> {
   const out: { name: string; plan: MemoryEstimate }[] = [];
-  const free = { maxTensorBytes: Infinity };
+  const free = { maxTensorBytes: Infinity, family };
   for (
     const [name, title, size] of [
       ["sd15", "SD1.5 512x512", 512],
@@ -83,7 +84,7 @@ export async function planFullSize(): Promise<
           together: false,
           recompute: true,
           tile: 32,
-        }),
+        }, free),
       });
     }
   }

@@ -2,9 +2,11 @@
  * Full-size architectures without their weights: writes a random fp16 checkpoint, loads it, paints one
  * plain and one guided step, compares two runtimes, and says what pictures of the real size take.
  *
- *   deno task full-size [--models sd15,sdxl] [--sizes 128,256] [--folder out/full-size] [--json FILE]
+ *   deno task full-size [--models sd15,sdxl] [--sizes 128,256] [--folder out/full-size]
+ *     [--kernels auto|software|gpu] [--json FILE]
  *
- * Needs 2.2 GB of disk for SD1.5 and 7 GB for SDXL. Prints Markdown.
+ * Needs 2.2 GB of disk for SD1.5 and 7 GB for SDXL. Prints Markdown. It runs on software adapters, so that
+ * `auto` is `software`; `--models ""` with `--kernels gpu` only plans, for a GPU.
  */
 import { createHash } from "node:crypto";
 import { mkdir, open as openFile, readdir, writeFile } from "node:fs/promises";
@@ -12,14 +14,11 @@ import os from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
-import {
-  type DeviceChoice,
-  type GenerateRequest,
-  type MemoryEstimate,
-  open,
-} from "../mod.ts";
+import { type GenerateRequest, type MemoryEstimate, open } from "../mod.ts";
+import { chooseFamily } from "../kernels/family.ts";
 import { findBun, softwareEnv } from "../tests/machine.ts";
 import { finished } from "./contender.ts";
+import { openOptions } from "./flags.ts";
 import { planFullSize } from "./full_plan.ts";
 import type { FULL_CONFIGS } from "./full_configs.ts";
 import { writeRandomCheckpoint } from "./random_checkpoint.ts";
@@ -52,8 +51,10 @@ const { values } = parseArgs({
     json: { type: "string" },
     run: { type: "string" },
     device: { type: "string" },
+    kernels: { type: "string" },
   },
 });
+const { device, kernels } = openOptions(values);
 
 const REGIONS = [
   { phrase: "red car", boxes: [[0.06, 0.52, 0.54, 0.91]] },
@@ -61,10 +62,7 @@ const REGIONS = [
 ] as const;
 
 /** Loads the folder and paints; in a process of its own, so that memory is counted from nothing. */
-async function runHere(
-  folder: string,
-  device: DeviceChoice | undefined,
-): Promise<Run> {
+async function runHere(folder: string): Promise<Run> {
   const heap = (): number => {
     const { heapUsed, external } = process.memoryUsage();
     return heapUsed + external;
@@ -75,6 +73,7 @@ async function runHere(
   const start = performance.now();
   using model = await open(folder, {
     device,
+    kernels,
     weights: "f16",
     onProgress: look,
   });
@@ -180,6 +179,8 @@ async function child(
       device,
       "--sizes",
       values.sizes,
+      "--kernels",
+      kernels ?? "auto",
     ],
     env,
     stderr: "inherit",
@@ -241,10 +242,7 @@ async function measure(model: ModelName): Promise<unknown> {
 }
 
 if (values.run !== undefined) {
-  const run = await runHere(
-    values.run,
-    values.device as DeviceChoice | undefined,
-  );
+  const run = await runHere(values.run);
   console.log(JSON.stringify(run));
   process.exit(0); // Dawn may keep timers
 }
@@ -253,9 +251,12 @@ const measured: unknown[] = [];
 for (const model of values.models.split(",")) {
   if (model !== "") measured.push(await measure(model as ModelName));
 }
-const plans: { name: string; plan: MemoryEstimate }[] = await planFullSize();
+const { family } = chooseFamily({ isFallbackAdapter: true }, kernels);
+const plans: { name: string; plan: MemoryEstimate }[] = await planFullSize(
+  family,
+);
 console.log([
-  "### What pictures take, by the plan: GB",
+  `### What pictures take, by the plan of the ${family} kernels: GB`,
   "",
   "| | weights | text | sampling | decoding | in all | how |",
   "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
@@ -279,6 +280,6 @@ if (values.json) {
   };
   await writeFile(
     values.json,
-    JSON.stringify({ ...about, measured, plans }, null, 2) + "\n",
+    JSON.stringify({ ...about, measured, family, plans }, null, 2) + "\n",
   );
 }

@@ -19,7 +19,7 @@ export interface ImageRequest {
 export interface PassWork {
   /** That are done. */
   readonly flops: number;
-  /** By the definition: 2.25 times for convolutions by Winograd. */
+  /** By the definition; see `Work`. */
   readonly directFlops: number;
 }
 
@@ -52,6 +52,8 @@ export interface ImageReport extends ImageRequest {
     readonly sampling: number;
     readonly decoding: number;
   };
+  /** Of these in sampling: weights of the text encoders and the VAE. Older reports do not have it. */
+  readonly besideUnetBytes?: number;
 }
 
 /** The request that is painted, of the embedded model's words. */
@@ -118,11 +120,13 @@ export async function benchImage(
   };
 }
 
-/** Operations of both kinds of pass, by a plan of the same picture. */
+/** Operations of both kinds of pass, and weights that these do not need, by a plan of the same picture. */
 async function countImage(
   model: Model,
   request: ImageRequest,
-): Promise<Pick<ImageReport, "innerWork" | "denoiseWork">> {
+): Promise<
+  Pick<ImageReport, "innerWork" | "denoiseWork" | "besideUnetBytes">
+> {
   using plan = new WorkPlan(Infinity, model.backend.family);
   const networks = await planNetworks(plan, model.facts, model.weights);
   const { request: full } = model.check(benchRequest(request));
@@ -145,7 +149,8 @@ async function countImage(
       denoiseWork = passes.splice(0).at(-1)!;
     },
   });
-  return { innerWork, denoiseWork };
+  networks.unet[Symbol.dispose]();
+  return { innerWork, denoiseWork, besideUnetBytes: plan.memory.liveBytes };
 }
 
 /** What guidance takes of the time and of the operations of a picture's passes. */

@@ -1,7 +1,7 @@
 /** The cases through our own operations, on any backend. */
 import { attention } from "../kernels/attention.ts";
 import type { Backend, Floats, Tensor } from "../kernels/backend.ts";
-import { conv3x3, winogradWeight } from "../kernels/conv.ts";
+import { conv3x3, prefersWinograd, winogradWeight } from "../kernels/conv.ts";
 import { gemm } from "../kernels/gemm.ts";
 import { Tape } from "../kernels/tape.ts";
 import { type Contender, finished, type Prepared } from "./contender.ts";
@@ -25,20 +25,15 @@ interface Run {
   readonly held: readonly Tensor[];
 }
 
-/**
- * Our kernels as a contender.
- *
- * @param options.once On the cpu backend, whose run also is the reference of all others.
- */
+/** Our kernels as a contender; on the cpu backend its results are the reference of all others. */
 export function ownKernels(
   backend: Backend,
-  { name, once = false }: { readonly name: string; readonly once?: boolean },
+  { name }: { readonly name: string },
 ): Contender {
   return {
     name,
     version: "this",
     where: backend.kind === "cpu" ? "cpu" : "adapter",
-    once,
     prepare: (kernel) =>
       Promise.resolve(prepared(backend, start(backend, kernel))),
   };
@@ -104,7 +99,9 @@ function conv(backend: Backend, c: ConvCase): Run {
   const x = backend.upload(inputs.x, [1, from, side, side]);
   const seed = backend.upload(inputs.seed, [1, to, side, side]);
   using raw = backend.upload(inputs.weight, [to, from, 3, 3]);
-  const weight = winogradWeight(raw); // as at load
+  const weight = prefersWinograd(backend, [to, from]) // as at load
+    ? winogradWeight(raw)
+    : raw.retain();
   const held = [x, seed, weight];
   if (c.kind === "conv") return { held, run: () => [conv3x3(x, weight)] };
   return {

@@ -37,7 +37,7 @@ export interface TorchReport {
   readonly imageSeconds: number;
   /** Of a large product in that type. */
   readonly matmulTflops: number;
-  /** On a GPU. */
+  /** Most bytes of its tensors on a GPU: the UNet's weights and its steps, nothing of text and decoder. */
   readonly peakBytes: number | null;
 }
 

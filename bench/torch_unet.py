@@ -364,6 +364,7 @@ def main():
         start = time.perf_counter()
         seconds = picture(unet, task, sites, rho, options.steps, options.guided, **how)
         whole = time.perf_counter() - start
+        peak = torch.cuda.max_memory_allocated() if cuda else None  # before the large product
         rate = matmul_rate(device, kind, sync, 8192 if cuda else 1024)
     json.dump(
         {
@@ -375,7 +376,7 @@ def main():
             "guidedStepSeconds": seconds["guided"],
             "imageSeconds": whole,
             "matmulTflops": rate,
-            "peakBytes": torch.cuda.max_memory_allocated() if cuda else None,
+            "peakBytes": peak,
         },
         sys.stdout,
     )

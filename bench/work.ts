@@ -4,6 +4,7 @@ import {
   type Dispatch,
   type Kernel,
   sizeOf,
+  type StageName,
   storedBytes,
   type Tensor,
 } from "../kernels/backend.ts";
@@ -31,9 +32,9 @@ export interface Product {
 export interface Work {
   /** Operations that its matrix products do. */
   readonly flops: number;
-  /** Operations by the definition: convolutions by Winograd count 2.25 times what they do. */
+  /** Operations by the definition, which either family has the same of; see `definedFlops`. */
   readonly directFlops: number;
-  /** Bytes of the tensors that its kernels bind, each counted once per kernel run. */
+  /** Bytes that its kernels and its copies to stages read and write; see `touchedBytes`. */
   readonly bytes: number;
   /** Kernel runs. */
   readonly dispatches: number;
@@ -41,17 +42,43 @@ export interface Work {
   readonly products: readonly Product[];
 }
 
+/** Part of a tensor that a stage holds a copy of. */
+interface Staged {
+  readonly from: Tensor;
+  readonly first: number;
+  readonly count: number;
+}
+
 /** A plan that also notes which matrix products there are. */
 export class WorkPlan extends Plan {
   readonly #products = new Map<string, { count: number } & Product>();
+  readonly #staged = new Map<string, Staged>();
   #direct = 0;
   #bytes = 0;
   #dispatched = 0;
-  #winograd = false;
+  /** Operations by the definition over those done, between the transforms of a Winograd convolution; else 1. */
+  #winograd = 1;
 
   /** Operations so far by the definition; see `Work`. */
   get directFlops(): number {
     return this.#direct;
+  }
+
+  /** See `Backend`; like a device it copies nothing that is there already. */
+  override stage(
+    name: StageName,
+    from: Tensor,
+    first: number,
+    count: number,
+  ): void {
+    super.stage(name, from, first, count);
+    const key = `${name} ${from.type}`;
+    const held = this.#staged.get(key);
+    if (held?.from === from && held.first === first && held.count >= count) {
+      return;
+    }
+    this.#staged.set(key, { from, first, count });
+    this.#bytes += 2 * storedBytes([count], from.type);
   }
 
   /** See `Backend`. */
@@ -59,13 +86,21 @@ export class WorkPlan extends Plan {
     const before = this.flops;
     super.dispatch(kernel, what);
     this.#dispatched++;
-    for (const x of new Set(what.bind)) {
-      this.#bytes += storedBytes(x.shape, x.type);
+    this.#bytes += touchedBytes(kernel, what);
+    for (const [key, { from }] of this.#staged) {
+      const written = what.bind.some((x, i) =>
+        x === from && kernel.bindings[i] === "w"
+      );
+      if (written) this.#staged.delete(key);
     }
     const flops = this.flops - before;
-    // The product between the transforms of F(2x2, 3x3): 16 multiplications instead of 36.
-    this.#direct += this.#winograd ? 2.25 * flops : flops;
-    this.#winograd = kernel.name === "winograd_input";
+    if (kernel.name === "winograd_input") {
+      this.#winograd = winogradFactor(what);
+    } else if (kernel.name === "winograd_output") this.#winograd = 1;
+    // Whole numbers, which factors may miss by their rounding.
+    this.#direct += Math.round(
+      this.#winograd * definedFlops(kernel, what, flops),
+    );
     if (flops === 0) return;
     const { oa: _a, ob: _b, oc: _c, ...sizes } = what.params;
     const key = JSON.stringify([
@@ -79,19 +114,9 @@ export class WorkPlan extends Plan {
       known.count++;
       return;
     }
-    const { M, N, K, Z = 1 } = what.params;
-    const { A_ROW = 1, A_HALF = 0, B_ROW = 0 } = what.constants ?? {};
-    const flags = [
-      A_ROW ? "" : " A^T",
-      B_ROW ? " B^T" : "",
-      A_HALF ? " f16" : "",
-    ].join("");
-    const name = `${kernel.name} ${
-      Z > 1 ? `${Z} x ` : ""
-    }${M}x${N}x${K}${flags}`;
     this.#products.set(key, {
       key,
-      name,
+      name: productName(kernel, what),
       kernel,
       dispatch: what,
       count: 1,
@@ -115,6 +140,81 @@ export class WorkPlan extends Plan {
       ),
     };
   }
+}
+
+/** Kernel, sizes and layout. */
+function productName(
+  { name }: Kernel,
+  { params, constants = {} }: Dispatch,
+): string {
+  const { queries, own, keys, others, width, heads = 1 } = params;
+  const { M = queries ?? own, N = keys ?? others, K = width, Z = heads } =
+    params;
+  const { A_ROW = 1, A_HALF = 0, B_ROW = 0 } = constants;
+  return [
+    name,
+    ...Z > 1 ? [`${Z} x`] : [],
+    `${M}x${N}x${K}`,
+    ...A_ROW ? [] : ["A^T"],
+    ...B_ROW ? ["B^T"] : [],
+    ...A_HALF ? ["f16"] : [],
+  ].join(" ");
+}
+
+/**
+ * Bytes that a kernel run reads and writes, each once, however many workgroups share them. Strided products
+ * and the transform of Winograd's kernels run in pieces, of which each touches its part of the tensors;
+ * other kernels touch whole ones.
+ */
+function touchedBytes(
+  { name, bindings }: Kernel,
+  { bind, params, constants = {} }: Dispatch,
+): number {
+  const bytes = (x: Tensor, most = Infinity): number =>
+    storedBytes([Math.min(x.size, most)], x.type);
+  const [a, b] = bind as [Tensor, Tensor];
+  if (name === "winograd_weight") {
+    return bytes(a, 9 * params["count"]!) + bytes(b);
+  }
+  const { M = 0, N = 0, K = 0, Z = 1, sa, sb, parts = 1, flags = 0 } = params;
+  const { SPLIT, ACCUMULATE = flags & 4 } = constants;
+  const c = bind[bindings.indexOf("w")]!;
+  const tensors = new Set(SPLIT ? [a, b, c] : bind); // split_sum adds the rest
+  if (!name.startsWith("gemm")) {
+    return [...tensors].reduce((sum, x) => sum + bytes(x), 0);
+  }
+  for (const x of [a, b, c]) tensors.delete(x);
+  const result = parts * Z * M * N;
+  return bytes(a, (sa ? Z : 1) * M * K) + bytes(b, (sb ? Z : 1) * K * N) +
+    (ACCUMULATE ? 2 : 1) * bytes(c, result) +
+    [...tensors].reduce((sum, x) => sum + bytes(x, result), 0);
+}
+
+/** Of a kernel run's operations, how many the definition has outside of Winograd's form. */
+function definedFlops(
+  { name }: Kernel,
+  { params, constants = {} }: Dispatch,
+  flops: number,
+): number {
+  const { GRAD, BY_QUERY } = constants;
+  if (name === "conv_tiled" && GRAD) {
+    // Of a strided one, other taps meet the zeros between the cells of the gradient that comes in.
+    const { height = 0, width = 0, toCells = 1 } = params;
+    return flops * height * width / toCells;
+  }
+  // Scores and the gradient on probabilities are computed again for keys and values.
+  if (name === "flash_attention_grad" && !BY_QUERY) {
+    return flops / params["products"]!;
+  }
+  return flops;
+}
+
+/** F(2x2, 3x3) multiplies 16 times where the definition does 36 times, but also in cells that are none. */
+function winogradFactor({ params }: Dispatch): number {
+  const { height = 0, width = 0, rows = 1, columns = 1 } = params;
+  const { tiles = 1, first = 0, all = 0 } = params;
+  const whole = Math.min(tiles, all - first) / tiles;
+  return 36 / 16 * whole * height * width / (4 * rows * columns);
 }
 
 /** The products, largest share first, that together make at least `share` of the operations. */

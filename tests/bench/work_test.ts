@@ -13,26 +13,129 @@ import { transposed } from "../../bench/transpose.ts";
 import { dominant, replay, WorkPlan } from "../../bench/work.ts";
 import { Cpu } from "../../kernels/cpu.ts";
 import { gemm } from "../../kernels/gemm.ts";
+import { transformWeight } from "../../kernels/winograd.ts";
 import { loadUnet } from "../../pipeline/unet.ts";
 import { tinyUnet } from "../networks/tiny_unet.ts";
 
-test("caseFlops() is what our own kernels do, by the definition", async () => {
-  using plan = new WorkPlan();
-  const own = ownKernels(plan, { name: "plan" });
-  for (const c of KERNEL_CASES) {
-    const prepared = (await own.prepare(c))!;
-    const { directFlops } = await plan.count(async () =>
-      void await prepared.time(1)
-    );
-    prepared.dispose();
-    // Before a gradient the forward pass is recorded, which its time leaves out.
-    const kind = c.kind.replace(" gradient", "") as typeof c.kind;
-    const forward = kind === c.kind
-      ? 0
-      : caseFlops({ ...c, kind } as KernelCase);
-    assert.equal(directFlops, caseFlops(c) + forward, caseName(c));
+const FAMILIES = ["software", "gpu"] as const;
+
+for (const family of FAMILIES) {
+  test(`caseFlops() is what our own ${family} kernels do, by the definition`, async () => {
+    using plan = new WorkPlan(Infinity, family);
+    const own = ownKernels(plan, { name: "plan" });
+    for (const c of KERNEL_CASES) {
+      const prepared = (await own.prepare(c))!;
+      const { directFlops, products } = await plan.count(async () =>
+        void await prepared.time(1)
+      );
+      prepared.dispose();
+      // Before a gradient the forward pass is recorded, which its time leaves out.
+      const kind = c.kind.replace(" gradient", "") as typeof c.kind;
+      const forward = kind === c.kind
+        ? 0
+        : caseFlops({ ...c, kind } as KernelCase);
+      assert.equal(directFlops, caseFlops(c) + forward, caseName(c));
+      if (family === "software") continue;
+      // The kernels that pictures take there.
+      const expected = kind === "matmul"
+        ? /^gemm_tiled /
+        : kind === "conv"
+        ? /^conv_tiled /
+        : /^flash_attention/;
+      for (const { name } of products) {
+        assert.match(name, expected);
+        assert.doesNotMatch(name, /undefined/);
+      }
+    }
+    assert.equal(plan.memory.liveBytes, 0);
+  });
+}
+
+test("WorkPlan counts the same by the definition for either family", async () => {
+  const source = await tinyUnet();
+  // Level by level even sides, odd ones, and images of a single cell.
+  for (const side of [8, 16, 20, 32]) {
+    const found: number[][] = [];
+    for (const family of FAMILIES) {
+      using plan = new WorkPlan(Infinity, family);
+      using unet = await loadUnet(plan, source);
+      using inputs = passInputs(unet, side);
+      inputs.plain();
+      const plain = await plan.count(() => inputs.plain());
+      const guided = await plan.count(() => inputs.guided());
+      found.push([plain.directFlops, guided.directFlops]);
+    }
+    assert.deepEqual(found[0], found[1], `side ${side}`);
   }
-  assert.equal(plan.memory.liveBytes, 0);
+  await source.close();
+});
+
+test("WorkPlan counts the weights of a product once, in however many pieces it runs", async () => {
+  const [M, N, K] = [4096, 64, 1280]; // A does not fit a stage of f16
+  using plan = new WorkPlan();
+  using a = plan.alloc([M, K], "f16");
+  using b = plan.alloc([K, N]);
+  using y = plan.alloc([M, N]);
+  using bias = plan.alloc([M]);
+  const product = (): void =>
+    gemm(
+      [M, N, K],
+      { tensor: a, stride: K },
+      { tensor: b, stride: N },
+      { tensor: y, stride: N },
+      { bias },
+    );
+  const { bytes, dispatches } = await plan.count(product);
+  assert.equal(dispatches, 2);
+  const [ofA, ofB, ofY, ofBias] = [2 * M * K, 4 * K * N, 4 * M * N, 4 * M];
+  // Both are copied to a stage, B once for both pieces; each piece then reads it.
+  assert.equal(bytes, 3 * ofA + (2 + 2) * ofB + ofY + 2 * ofBias);
+  // A kernel that writes b makes the copy an old one.
+  const again = await plan.count(product);
+  assert.equal(again.bytes, bytes - 2 * ofB);
+  gemm(
+    [4, 4, 4],
+    { tensor: a, stride: 4 },
+    { tensor: y, stride: 4 },
+    { tensor: b, stride: 4 },
+  );
+  assert.equal((await plan.count(product)).bytes, bytes);
+});
+
+test("WorkPlan counts parts of tensors, shared matrices and what is added to", async () => {
+  using plan = new WorkPlan(Infinity, "gpu");
+  using a = plan.alloc([100, 100]);
+  using b = plan.alloc([2, 8, 16]);
+  using y = plan.alloc([2, 4, 16]);
+  const { bytes } = await plan.count(() =>
+    gemm(
+      [4, 16, 8],
+      { tensor: a, stride: 100 },
+      { tensor: b, stride: 16, batchStride: 8 * 16 },
+      { tensor: y, stride: 16, batchStride: 4 * 16 },
+      { batch: 2, accumulate: true, residual: y.retain() },
+    )
+  );
+  y.dispose();
+  assert.equal(bytes, 4 * (4 * 8 + 2 * 8 * 16 + 2 * (2 * 4 * 16)));
+});
+
+test("WorkPlan counts a kernel once that is transformed in pieces", async () => {
+  const [out, channels] = [640, 1920];
+  using plan = new WorkPlan();
+  using weight = plan.alloc([out, channels, 3, 3], "f16");
+  const { bytes } = await plan.count(() => {
+    for (const first of [0, 160, 320, 480]) {
+      using u = plan.alloc([16, 160, channels]);
+      transformWeight(weight, u, {
+        out: first,
+        outs: 160,
+        channel: 0,
+        channels,
+      });
+    }
+  });
+  assert.equal(bytes, (9 * 2 + 16 * 4) * out * channels);
 });
 
 test("WorkPlan counts a guided pass as dearer than a plain one, and names all its products", async () => {
