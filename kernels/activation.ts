@@ -1,11 +1,12 @@
 /** Activations and their vjps. */
 import wgsl from "./activation.wgsl" with { type: "text" };
+import erfWgsl from "./erf.wgsl" with { type: "text" };
 import { activationRef, ACTIVATIONS } from "./activation_ref.ts";
 import { elementGroups, type Kernel, record, type Tensor } from "./backend.ts";
 
 const KERNEL: Kernel = {
   name: "activation",
-  wgsl,
+  wgsl: erfWgsl + wgsl,
   bindings: "rrw",
   params: ["count"],
   ref: activationRef,

@@ -1,5 +1,6 @@
 /** The gated activation of the transformer's feed-forward layer. */
 import wgsl from "./geglu.wgsl" with { type: "text" };
+import erfWgsl from "./erf.wgsl" with { type: "text" };
 import {
   channelMajor,
   type Kernel,
@@ -11,7 +12,7 @@ import { gegluRef } from "./geglu_ref.ts";
 
 const KERNEL: Kernel = {
   name: "geglu",
-  wgsl,
+  wgsl: erfWgsl + wgsl,
   bindings: "rrw",
   params: ["batch", "plane"],
   ref: gegluRef,

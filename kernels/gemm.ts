@@ -181,7 +181,8 @@ export function gemm(
       `Cannot run gemm: residual must have the size of C: current shape is [${residual.shape}]`,
     );
   }
-  const fits = !bRow && N % 4 === 0 && four(b) && four(c);
+  const inFours = N % 4 === 0 && four(b) && four(c);
+  const fits = !bRow && inFours;
   if (variant === "vec4" && !fits) {
     throw new RangeError(
       "Cannot run gemm_vec4: N, strides and offsets must be multiples of 4",
@@ -264,7 +265,6 @@ export function gemm(
     return;
   }
   const product = { bind, params };
-  const inFours = N % 4 === 0 && four(b) && four(c);
   const texel = texelFits(product);
   if (variant === "texel" && !texel) {
     throw new RangeError(

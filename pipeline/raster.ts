@@ -220,8 +220,8 @@ function edges(
   return [c0, Math.max(c0 + 1, Math.min(Math.floor(v1 * n + 0.5), n))];
 }
 
-/** Python's round(). */
-function halfEven(v: number): number {
+/** Python's `round`: halves to the even one. */
+export function halfEven(v: number): number {
   const low = Math.floor(v);
   if (v - low !== 0.5) return Math.round(v);
   return low % 2 === 0 ? low : low + 1;

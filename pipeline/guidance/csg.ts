@@ -21,7 +21,7 @@
 import type { Tensor } from "../../kernels/backend.ts";
 import { redistribute } from "../../kernels/redistribute.ts";
 import { type Subject, tokensOf } from "../energy.ts";
-import type { RasterMode } from "../raster.ts";
+import { halfEven, type RasterMode } from "../raster.ts";
 import { gradientStep } from "./gradient_step.ts";
 import { cellsWhere, inBoxes } from "./maps/cells.ts";
 import {
@@ -292,12 +292,6 @@ function selectiveRatio(
   for (const u of kept) gradient[u] = -2 * off * outside / all ** 2;
   for (const u of out) gradient[u] = 2 * off * inside / all ** 2;
   return { kept, ratio: off ** 2, gradient };
-}
-
-/** Python's round(). */
-function halfEven(v: number): number {
-  const low = Math.floor(v);
-  return v - low === 0.5 ? low + low % 2 : Math.round(v);
 }
 
 /** The change of the denoising passes. */
