@@ -86,7 +86,7 @@ function notes(
   return [
     layouts < 2
       ? "One layout has no interval."
-      : "In brackets: 95 % bootstrap intervals over layouts; for Frechet 1.96 bootstrap standard deviations.",
+      : "In brackets: 95 % bootstrap intervals over layouts, mirrored for AP and AP50, which resampling raises; for Frechet 1.96 bootstrap standard deviations.",
     ...(detected
       ? [
         "AP, AP50, AR: COCO's definition on kinds of things. Mean IoU, IoU >= .5, centre in box, found: things of the right kind and colour, mean over boxes.",
@@ -95,8 +95,8 @@ function notes(
     ...(real && !Number.isNaN(real.value)
       ? [
         `Frechet: detector features against rendered scenes; ${real.images} other rendered scenes have ${
-          format("frechet", real.value)
-        } [${format("frechet", real.low)}, ${format("frechet", real.high)}].`,
+          cellOf("frechet", real, false)
+        }.`,
       ]
       : []),
     ...(missing ? ["An empty cell was not measured."] : []),

@@ -52,7 +52,9 @@ export async function weights(flags: Flags, io: Io): Promise<number> {
 async function list(flags: Flags, io: Io): Promise<number> {
   const found = await listCache();
   if (flags.has("json")) {
-    for (const { repo, commit, refs, path, files, unfinished } of found) {
+    for (
+      const { repo, commit, refs, path, files, state, unfinished } of found
+    ) {
       const bytes = sizeOf(files);
       const missing = files.filter((f) => f.size === undefined).map((f) =>
         f.name
@@ -66,6 +68,7 @@ async function list(flags: Flags, io: Io): Promise<number> {
           files: files.length,
           bytes,
           missing,
+          state,
           unfinished,
         }),
       );
@@ -76,10 +79,11 @@ async function list(flags: Flags, io: Io): Promise<number> {
     io.out(`nothing in ${hubCacheFolder()}`);
     return 0;
   }
-  const rows = found.map(({ repo, commit, refs, files, unfinished }) => {
+  const rows = found.map(({ repo, commit, refs, files, state, unfinished }) => {
     const missing = files.filter((f) => f.size === undefined).length;
-    const state = [
+    const states = [
       ...(missing ? [`${missing} files missing`] : []),
+      ...(state !== "complete" ? [state] : []),
       ...(unfinished.length ? ["a pull is unfinished"] : []),
     ];
     return [
@@ -88,7 +92,7 @@ async function list(flags: Flags, io: Io): Promise<number> {
       commit.slice(0, 8),
       `${files.length}`,
       formatBytes(sizeOf(files)),
-      state.join(", ") || "complete",
+      states.join(", ") || state,
     ];
   });
   for (
@@ -114,6 +118,11 @@ async function verify(
       `Cannot use ${
         JSON.stringify(words[1])
       }: weights verify takes one repository`,
+    );
+  }
+  if (words[0] === undefined && flags.has("revision")) {
+    throw new UsageError(
+      "Cannot use --revision: there must be a repository, owner/name: current none",
     );
   }
   const wanted = words[0] === undefined ? undefined : nameOf(words[0], flags);
@@ -173,6 +182,13 @@ async function fetchFiles(
     );
   }
   const name = nameOf(repo, flags);
+  if (files.length && flags.has("variant")) {
+    throw new UsageError(
+      `Cannot use --variant: files that are named must be of the variant by their names: current ${
+        files.join(" ")
+      }`,
+    );
+  }
   let at = { file: "", since: 0, from: 0, drawn: 0 };
   const onProgress = (
     { file, done, size, index, count }: PullProgress,
@@ -203,13 +219,14 @@ async function fetchFiles(
     onProgress,
   });
   io.live?.("\r\x1b[2K");
-  const { path, commit, fetchedBytes } = result;
+  const { path, commit, named, fetchedBytes } = result;
   if (flags.has("json")) {
     io.out(
       JSON.stringify({
         repo: name.repo,
         commit,
         path,
+        named,
         files: result.files,
         fetchedBytes,
       }),
@@ -220,6 +237,11 @@ async function fetchFiles(
       commit.slice(0, 8)
     }`,
   );
+  if (!named) {
+    io.say(
+      `note: ${name.revision} stays at an earlier commit, since files of it are others now: open ${name.repo}@${commit}, or pull those too`,
+    );
+  }
   return 0;
 }
 

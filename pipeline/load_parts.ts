@@ -152,8 +152,17 @@ async function runsOnnx(
   part: OnnxPart,
   { signal }: LoadControl,
 ): Promise<boolean> {
+  const absent = onnx.find((wanted) => facts.configs[wanted] === undefined);
+  if (absent !== undefined) {
+    throw new WeightsError(
+      `Cannot run ${absent} of ${facts.name} from ONNX: it must be a part of the model: current parts are ${
+        Object.keys(facts.configs).join(", ")
+      }`,
+    );
+  }
   const place = part === "vae" ? "vae_decoder" : part;
-  const there = await hasOnnx(folder.location, place, { signal });
+  const there = !folder.singleFile &&
+    await hasOnnx(folder.location, place, { signal });
   if (onnx.includes(part) && !there) {
     throw new WeightsError(
       `Cannot run ${part} of ${facts.name} from ONNX: ${place}/model.onnx must exist: current checkpoint has none`,

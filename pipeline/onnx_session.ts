@@ -4,7 +4,7 @@
  * On WebAssembly with one thread: more do not start outside browsers.
  */
 import { halfToNumber, toHalves } from "../kernels/half.ts";
-import { MissingFileError, WeightsError } from "../weights/errors.ts";
+import { isAbsent, WeightsError } from "../weights/errors.ts";
 import { displayName, joinLocation, openSource } from "../weights/source.ts";
 
 /** Loaded by Deno when the importing project maps no `onnxruntime-web`; package.json says the same. */
@@ -131,7 +131,7 @@ export class OnnxNetwork implements Disposable {
     try {
       data = await readOnnxFile(location, `${folder}/${path}`, options);
     } catch (error) {
-      if (!(error instanceof MissingFileError)) throw error;
+      if (!isAbsent(error)) throw error;
     }
     return await OnnxNetwork.fromBytes(
       name,
@@ -259,7 +259,7 @@ export async function hasOnnx(
     );
     return true;
   } catch (error) {
-    if (error instanceof MissingFileError) return false;
+    if (isAbsent(error)) return false;
     throw error;
   }
 }

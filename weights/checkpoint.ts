@@ -13,6 +13,8 @@ export interface Checkpoint extends AsyncDisposable {
   readonly location: string | URL;
   /** The last name of the location, for people. */
   readonly name: string;
+  /** Whether it is one file, with no others beside it, such as ONNX exports. */
+  readonly singleFile: boolean;
   /** The content of `model_index.json`. */
   readonly index: JsonObject;
   /**

@@ -8,8 +8,14 @@
 // Names in the files are given as they are: renaming old ones is the network's job.
 import { readdir } from "node:fs/promises";
 import type { ReadOptions } from "./byte_source.ts";
-import { MissingFileError, quote, WeightsError } from "./errors.ts";
-import { readJsonObject, unlessMissing } from "./json_file.ts";
+import {
+  DeniedFileError,
+  isAbsent,
+  MissingFileError,
+  quote,
+  WeightsError,
+} from "./errors.ts";
+import { readJsonObject } from "./json_file.ts";
 import { displayName, joinLocation, localPath } from "./location.ts";
 import { Safetensors, type TensorInfo } from "./safetensors.ts";
 import { openSource } from "./source.ts";
@@ -58,7 +64,7 @@ export interface TensorFile {
   /** Reads one tensor of F32, F16 or BF16 as float32, `[product(shape)]`. */
   readFloat32(
     name: string,
-    options?: ReadOptions,
+    options?: Pick<ReadOptions, "signal">,
   ): Promise<Float32Array<ArrayBuffer>>;
   /** Reads one tensor's little-endian bytes. */
   readBytes(
@@ -110,7 +116,7 @@ export class Component implements AsyncDisposable {
    */
   async read(
     tensor: string,
-    options: ReadOptions = {},
+    options: Pick<ReadOptions, "signal"> = {},
   ): Promise<Float32Array<ArrayBuffer>> {
     return await this.#file(tensor).readFloat32(tensor, options);
   }
@@ -173,16 +179,24 @@ export async function openWeights(
     `${base}.safetensors.index.fp16.json`,
   ];
   const candidates = options.variant === "fp16" ? half : [...plain, ...half];
+  let denied: DeniedFileError | undefined;
   for (const file of candidates) {
-    const opened = file.endsWith(".json")
-      ? await openShards(location, name, file, options)
-      : await unlessMissing(openTensors(location, `${name}/${file}`, options));
-    if (opened !== undefined) return Array.isArray(opened) ? opened : [opened];
+    try {
+      return file.endsWith(".json")
+        ? await openShards(location, name, file, options)
+        : [await openTensors(location, `${name}/${file}`, options)];
+    } catch (error) {
+      if (!isAbsent(error)) throw error;
+      if (error instanceof DeniedFileError) denied = error;
+    }
   }
   throw new MissingFileError(
     `Cannot open ${name} of ${displayName(location)}: it must have one of ${
       candidates.join(", ")
-    }: current folder has none${await describeWeights(location, name)}`,
+    }: current ${
+      denied ? "server answers 403" : "folder has none"
+    }${await describeWeights(location, name)}`,
+    { cause: denied },
   );
 }
 
@@ -198,17 +212,23 @@ async function openTensors(
   return await Safetensors.open(source, { signal });
 }
 
-/** Opens the shards of an index and checks that index and shards list the same tensors. */
+/**
+ * Opens the shards of an index and checks that index and shards list the same tensors.
+ *
+ * @throws {MissingFileError} If there is no such index, or {@linkcode DeniedFileError}.
+ * @throws {WeightsError} If one of its shards is missing or denied, or holds something else.
+ */
 async function openShards(
   location: string | URL,
   name: ComponentName,
   indexFile: string,
   options: ReadOptions,
-): Promise<Safetensors[] | undefined> {
-  const index = await unlessMissing(
-    readJsonObject(location, `${name}/${indexFile}`, options),
+): Promise<Safetensors[]> {
+  const index = await readJsonObject(
+    location,
+    `${name}/${indexFile}`,
+    options,
   );
-  if (index === undefined) return undefined;
   const fail = (rule: string, current: string, cause?: unknown): WeightsError =>
     new WeightsError(
       `Cannot read ${name}/${indexFile} of ${
@@ -240,8 +260,14 @@ async function openShards(
       try {
         file = await openTensors(location, `${name}/${shard}`, options);
       } catch (cause) {
-        if (!(cause instanceof MissingFileError)) throw cause;
-        throw fail("every shard must exist", `${quote(shard)} does not`, cause);
+        if (!isAbsent(cause)) throw cause;
+        throw fail(
+          "every shard must exist",
+          cause instanceof DeniedFileError
+            ? `answer for ${quote(shard)} is 403`
+            : `${quote(shard)} does not`,
+          cause,
+        );
       }
       files.push(file);
       for (const tensor of listed) {

@@ -4,6 +4,7 @@ import { createHash, type Hash } from "node:crypto";
 import { type FileHandle, mkdir, open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { MissingFileError, quote, WeightsError } from "./errors.ts";
+import { chunksOf, fetchWithin } from "./idle_limit.ts";
 
 /** What a file must be. */
 export interface Expected {
@@ -25,6 +26,8 @@ export interface DownloadOptions {
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
   /** Attempts in a row that bring nothing before it gives up. Default 5. */
   readonly attempts?: number | undefined;
+  /** Milliseconds that the server may send nothing before it is asked again. Default 60,000. */
+  readonly idleMs?: number | undefined;
   /** Waits between attempts, for tests. */
   readonly sleep?:
     | ((ms: number, signal?: AbortSignal) => Promise<void>)
@@ -62,7 +65,7 @@ export async function download(
   for (let useless = 0, most = 0, restarted = false;;) {
     signal?.throwIfAborted();
     const before = useless;
-    await using file = await PartialFile.open(partial, expected);
+    await using file = await PartialFile.open(partial, expected, signal);
     const resumed = file.done;
     most = Math.max(most, resumed);
     try {
@@ -89,6 +92,7 @@ export async function download(
         );
       }
       restarted = true;
+      most = 0; // once: nothing of those bytes is there any more
       continue;
     } catch (error) {
       if (signal?.aborted) throw signal.reason;
@@ -131,7 +135,6 @@ async function fetchInto(
   { size }: Expected,
   options: DownloadOptions,
 ): Promise<void> {
-  const { signal } = options;
   const response = await request(url, {
     "accept-encoding": "identity", // ranges count bytes of what is sent
     ...(file.done > 0 ? { range: `bytes=${file.done}-` } : {}),
@@ -179,37 +182,25 @@ async function fetchInto(
     // The server ignored Range, or none was asked for: from the start.
     await file.restart();
   }
-  const reader = response.body?.getReader();
-  if (!reader) return;
-  try {
-    for (;;) {
-      const { done, value } = await reader.read().catch((error) => {
-        signal?.throwIfAborted();
-        // A cut connection: what came before it is kept.
-        throw new RetryError(
-          `Cannot download ${
-            show(url)
-          }: the server must send it whole: current ${
-            (error as Error).message
-          } after ${file.done} of ${size} bytes`,
-          undefined,
-        );
-      });
-      signal?.throwIfAborted();
-      if (done) return;
-      if (file.done + value.length > size) {
-        await file.discard();
-        throw new FinalError(
-          `Cannot download ${
-            show(url)
-          }: it must have ${size} bytes: current body is longer`,
-        );
-      }
-      await file.append(value);
-      options.onProgress?.(file.done, size);
+  // A cut connection, or one that sends nothing: what came before it is kept.
+  const cut = (cause: unknown): RetryError =>
+    new RetryError(
+      `Cannot download ${show(url)}: the server must send it whole: current ${
+        (cause as Error).message
+      } after ${file.done} of ${size} bytes`,
+      undefined,
+    );
+  for await (const chunk of chunksOf(response, options, cut)) {
+    if (file.done + chunk.length > size) {
+      await file.discard();
+      throw new FinalError(
+        `Cannot download ${
+          show(url)
+        }: it must have ${size} bytes: current body is longer`,
+      );
     }
-  } finally {
-    await reader.cancel().catch(() => {});
+    await file.append(chunk);
+    options.onProgress?.(file.done, size);
   }
 }
 
@@ -221,7 +212,7 @@ async function fetchInto(
 export async function request(
   url: URL,
   headers: Readonly<Record<string, string>>,
-  options: Pick<DownloadOptions, "signal" | "headers">,
+  options: Pick<DownloadOptions, "signal" | "headers" | "idleMs">,
   method: "GET" | "HEAD" = "GET",
   follow = true,
 ): Promise<Response> {
@@ -229,7 +220,7 @@ export async function request(
   for (let hops = 0; hops <= MOST_REDIRECTS; hops++) {
     let response: Response;
     try {
-      response = await fetch(at, {
+      response = await fetchWithin(at, {
         method,
         redirect: "manual",
         headers: {
@@ -238,8 +229,7 @@ export async function request(
             ? options.headers ?? {}
             : {}),
         },
-        ...(options.signal ? { signal: options.signal } : {}),
-      });
+      }, options);
     } catch (cause) {
       options.signal?.throwIfAborted();
       throw new RetryError(
@@ -345,30 +335,37 @@ class PartialFile implements AsyncDisposable {
   }
 
   /** Opens what an earlier run left, hashing it, or starts anew. */
-  static async open(path: string, expected: Expected): Promise<PartialFile> {
+  static async open(
+    path: string,
+    expected: Expected,
+    signal: AbortSignal | undefined,
+  ): Promise<PartialFile> {
+    let handle: FileHandle | undefined;
     try {
-      const there = await open(path, "r+").catch((error) => {
+      handle = await open(path, "r+").catch((error) => {
         if (error.code === "ENOENT") return undefined;
         throw error;
-      });
-      const file = new PartialFile(
-        path,
-        expected,
-        there ?? await open(path, "w+"),
-      );
-      const { size } = await file.#handle.stat();
+      }) ?? await open(path, "w+");
+      const file = new PartialFile(path, expected, handle);
+      const { size } = await handle.stat();
       // Without a hash nobody would see that two parts are of different files.
       if (size > expected.size || !expected.hash) await file.restart();
-      else await file.#hashWhatIsThere(size);
+      else await file.#hashWhatIsThere(size, signal);
       return file;
     } catch (cause) {
+      await handle?.close().catch(() => {});
+      signal?.throwIfAborted();
       throw writeError(path, cause);
     }
   }
 
-  async #hashWhatIsThere(size: number): Promise<void> {
+  async #hashWhatIsThere(
+    size: number,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
     const buffer = new Uint8Array(Math.min(CHUNK, Math.max(1, size)));
     while (this.done < size) {
+      signal?.throwIfAborted();
       const { bytesRead } = await this.#handle.read(
         buffer,
         0,

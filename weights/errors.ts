@@ -18,6 +18,20 @@ export class MissingFileError extends WeightsError {
 }
 
 /**
+ * A server answers 403. One that may not list what it has, such as a bucket of S3, says so of a file that
+ * does not exist.
+ */
+export class DeniedFileError extends WeightsError {
+  /** Always `"WeightsError"`: outside of the loaders it is one like others. */
+  override name = "WeightsError";
+}
+
+/** Whether an error means that a file which may be missing is not there. */
+export function isAbsent(error: unknown): boolean {
+  return error instanceof MissingFileError || error instanceof DeniedFileError;
+}
+
+/**
  * Quotes a value that came from outside for an error message, at most 80 characters.
  *
  * @param value Anything JSON can write.

@@ -14,6 +14,7 @@ import {
   openWeights,
 } from "./component.ts";
 import { MissingFileError, quote, WeightsError } from "./errors.ts";
+import { repoOfSnapshot } from "./hub_cache.ts";
 import { readJson, readJsonObject, unlessMissing } from "./json_file.ts";
 import { displayName, joinLocation, localPath } from "./location.ts";
 import { readText } from "./source.ts";
@@ -59,10 +60,13 @@ export async function openFolder(
   } catch (cause) {
     if (!(cause instanceof MissingFileError)) throw cause;
     const found = await describeWeights(location);
+    const repo = repoOfSnapshot(localPath(location) ?? "");
     throw new MissingFileError(
       `Cannot open model ${
         displayName(location)
-      }: it must be a folder with model_index.json: current folder has none${found}`,
+      }: it must be a folder with model_index.json: current folder has none${found}${
+        repo ? `; run \`weights pull ${repo}\`` : ""
+      }`,
       { cause },
     );
   }
@@ -83,6 +87,8 @@ export class DiffusersFolder implements AsyncDisposable {
   readonly location: string | URL;
   /** The last name of the location, for people. */
   readonly name: string;
+  /** Always false. */
+  readonly singleFile = false;
   /** The content of `model_index.json`. */
   readonly index: JsonObject;
   readonly #components = new Set<Component>();
@@ -162,7 +168,7 @@ export class DiffusersFolder implements AsyncDisposable {
   }
 
   /**
-   * Reads a JSON file of the folder that may be missing.
+   * Reads a JSON file of the folder that may be missing; a server may answer 403 for it.
    *
    * @param relativePath As in {@linkcode DiffusersFolder.json}.
    * @returns The value, or `undefined` if there is no such file.
@@ -188,7 +194,7 @@ export class DiffusersFolder implements AsyncDisposable {
   }
 
   /**
-   * Reads a text file of the folder that may be missing.
+   * Reads a text file of the folder that may be missing; a server may answer 403 for it.
    *
    * @param relativePath As in {@linkcode DiffusersFolder.json}.
    * @returns The text, or `undefined` if there is no such file.

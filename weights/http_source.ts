@@ -9,11 +9,23 @@ import {
   type ReadOptions,
   shortError,
 } from "./byte_source.ts";
-import { MissingFileError, quote, WeightsError } from "./errors.ts";
+import {
+  DeniedFileError,
+  MissingFileError,
+  quote,
+  WeightsError,
+} from "./errors.ts";
+import { chunksOf, fetchWithin } from "./idle_limit.ts";
 import { displayName } from "./location.ts";
 
 const WHOLE_BYTES = 64 * 2 ** 20; // largest body kept when a server ignores Range
 const HEAD_BYTES = 128 * 2 ** 10; // first answer: most headers, all configs
+
+/** Options of {@linkcode openHttp}. */
+export interface HttpOptions extends ReadOptions {
+  /** Milliseconds that the server may send nothing, now and in later reads. Default 60,000. */
+  readonly idleMs?: number | undefined;
+}
 
 /**
  * Opens an `http(s):` URL.
@@ -21,13 +33,14 @@ const HEAD_BYTES = 128 * 2 ** 10; // first answer: most headers, all configs
  * @param url The URL.
  * @returns The open source. The caller closes it.
  * @throws {MissingFileError} If the server answers 404 or 410.
- * @throws {WeightsError} If it gives no usable answer.
+ * @throws {DeniedFileError} If it answers 403.
+ * @throws {WeightsError} If it gives no usable answer, or none in time.
  */
 export async function openHttp(
   url: URL,
-  options: ReadOptions = {},
+  options: HttpOptions = {},
 ): Promise<ByteSource> {
-  return await HttpSource.open(url, options.signal);
+  return await HttpSource.open(url, options);
 }
 
 class HttpSource implements ByteSource {
@@ -37,9 +50,11 @@ class HttpSource implements ByteSource {
   #etag: string | undefined;
   #head: Uint8Array<ArrayBuffer> = new Uint8Array(0); // the whole body if Range was ignored
   #closed = false;
+  readonly #idleMs: number | undefined;
 
-  private constructor(url: URL) {
+  private constructor(url: URL, idleMs: number | undefined) {
     this.#url = url;
+    this.#idleMs = idleMs;
     this.name = displayName(url);
   }
 
@@ -49,9 +64,9 @@ class HttpSource implements ByteSource {
 
   static async open(
     url: URL,
-    signal: AbortSignal | undefined,
+    { signal, idleMs }: HttpOptions,
   ): Promise<HttpSource> {
-    const source = new HttpSource(url);
+    const source = new HttpSource(url, idleMs);
     const response = await source.#get(0, HEAD_BYTES - 1, signal);
     if (response.status === 416) { // only an empty resource cannot give byte 0
       await response.body?.cancel();
@@ -144,14 +159,13 @@ class HttpSource implements ByteSource {
   ): Promise<Response> {
     let response: Response;
     try {
-      response = await fetch(this.#url, {
+      response = await fetchWithin(this.#url, {
         // ranges count bytes of what is sent, so it must not be compressed
         headers: {
           "range": `bytes=${first}-${last}`,
           "accept-encoding": "identity",
         },
-        ...(signal === undefined ? {} : { signal }),
-      });
+      }, { signal, idleMs: this.#idleMs });
     } catch (cause) {
       throw this.#networkError(cause, signal);
     }
@@ -160,6 +174,8 @@ class HttpSource implements ByteSource {
     const status = `${response.status} ${response.statusText}`.trim();
     const Class = [404, 410].includes(response.status)
       ? MissingFileError
+      : response.status === 403
+      ? DeniedFileError
       : WeightsError;
     throw new Class(
       `Cannot open ${this.name}: the server must answer 206 or 200: current answer is ${status}`,
@@ -249,27 +265,15 @@ class HttpSource implements ByteSource {
     return bytes;
   }
 
-  async *#chunks(
+  #chunks(
     response: Response,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<Uint8Array> {
-    if (response.body === null) return;
-    const reader = response.body.getReader();
-    try {
-      while (true) {
-        let step: ReadableStreamReadResult<Uint8Array>;
-        try {
-          step = await reader.read();
-        } catch (cause) {
-          throw this.#networkError(cause, signal);
-        }
-        signal?.throwIfAborted();
-        if (step.done) return;
-        yield step.value;
-      }
-    } finally { // also when the consumer stops early
-      await reader.cancel().catch(() => {});
-    }
+    return chunksOf(
+      response,
+      { signal, idleMs: this.#idleMs },
+      (cause) => this.#networkError(cause, signal),
+    );
   }
 
   #networkError(cause: unknown, signal: AbortSignal | undefined): unknown {

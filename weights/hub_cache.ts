@@ -21,6 +21,7 @@ import { homedir } from "node:os";
 import { dirname, join, relative, resolve, sep } from "node:path";
 import process from "node:process";
 import { quote, WeightsError } from "./errors.ts";
+import { snapshotState } from "./hub_state.ts";
 
 /** A repository with a revision: a branch, a tag or a commit. */
 export interface HubName {
@@ -101,6 +102,13 @@ export async function cachedSnapshot(
     : undefined;
 }
 
+/** `owner/name` of a snapshot's folder in a cache; undefined for any other path. */
+export function repoOfSnapshot(path: string): string | undefined {
+  const match = /[/\\]models--([^/\\]+)[/\\]snapshots[/\\][^/\\]+[/\\]?$/
+    .exec(path);
+  return match?.[1]?.replace("--", "/");
+}
+
 /**
  * A file name inside a repository as a path below a folder.
  *
@@ -170,6 +178,18 @@ export interface CachedFile {
   readonly size: number | undefined;
 }
 
+/** The files of a snapshot, by name. */
+export async function cachedFiles(path: string): Promise<CachedFile[]> {
+  const files: CachedFile[] = [];
+  for (const name of (await filesBelow(path)).sort()) {
+    if (name.endsWith(".partial")) continue; // a killed pull's
+    const own = join(path, name);
+    const size = await stat(own).then((s) => s.size, () => undefined);
+    files.push({ name, path: own, size });
+  }
+  return files;
+}
+
 /** A snapshot in the cache. */
 export interface CachedRevision {
   /** `owner/name`. */
@@ -182,6 +202,8 @@ export interface CachedRevision {
   readonly path: string;
   /** What is in it. */
   readonly files: readonly CachedFile[];
+  /** `single files` without model_index.json; `no finished pull` where a part of that is not there. */
+  readonly state: "complete" | "no finished pull" | "single files";
   /** Names of blobs of the repository that a pull has not finished. */
   readonly unfinished: readonly string[];
 }
@@ -206,19 +228,14 @@ export async function listCache(
     );
     for (const commit of (await namesIn(join(folder, "snapshots"))).sort()) {
       const path = join(folder, "snapshots", commit);
-      const files: CachedFile[] = [];
-      for (const name of (await filesBelow(path)).sort()) {
-        if (name.endsWith(".partial")) continue; // a killed pull's
-        const own = join(path, name);
-        const size = await stat(own).then((s) => s.size, () => undefined);
-        files.push({ name, path: own, size });
-      }
+      const files = await cachedFiles(path);
       found.push({
         repo: match[1]!.replace("--", "/"),
         commit,
         refs: [...refs].filter(([, c]) => c === commit).map(([name]) => name),
         path,
         files,
+        state: await snapshotState(path, files.map(({ name }) => name)),
         unfinished,
       });
     }

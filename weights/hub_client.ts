@@ -12,6 +12,7 @@ import {
 } from "./download.ts";
 import { MissingFileError, quote, WeightsError } from "./errors.ts";
 import {
+  cachedFiles,
   cachedSnapshot,
   hubCacheFolder,
   hubHome,
@@ -21,6 +22,13 @@ import {
   safeJoin,
   writeRef,
 } from "./hub_cache.ts";
+import {
+  type HubFile,
+  type HubRevision,
+  namedFiles,
+  pipelineFiles,
+} from "./hub_files.ts";
+import { chunksOf } from "./idle_limit.ts";
 import { LockedError, takeLock } from "./lock_file.ts";
 import {
   isJsonObject,
@@ -28,27 +36,11 @@ import {
   parseStrictJson,
 } from "./strict_json.ts";
 
-/** A file of a repository. */
-export interface HubFile {
-  /** Name in the repository. */
-  readonly name: string;
-  /** Bytes, where the hub says it. */
-  readonly size: number | undefined;
-}
-
-/** A revision of a repository as the hub has it. */
-export interface HubRevision {
-  /** `owner/name`. */
-  readonly repo: string;
-  /** Commit. */
-  readonly commit: string;
-  /** Every file. */
-  readonly files: readonly HubFile[];
-}
+export type { HubFile, HubRevision } from "./hub_files.ts";
 
 /** How the hub is reached. */
 export interface HubOptions
-  extends Pick<DownloadOptions, "signal" | "attempts" | "sleep"> {
+  extends Pick<DownloadOptions, "signal" | "attempts" | "sleep" | "idleMs"> {
   /** The hub. Default `HF_ENDPOINT`, else `https://huggingface.co`. */
   readonly endpoint?: string | undefined;
   /** The cache. Default as `hubCacheFolder` says. */
@@ -87,14 +79,16 @@ export interface Pulled {
   readonly path: string;
   /** Commit. */
   readonly commit: string;
+  /**
+   * Whether the name of the revision stands for that commit in the cache now. After a pull of named files
+   * it stays with an earlier commit where that has others here which this one changed.
+   */
+  readonly named: boolean;
   /** Its files. */
   readonly files: readonly string[];
   /** Bytes that were fetched now. */
   readonly fetchedBytes: number;
 }
-
-const PARTS = ["unet", "vae", "text_encoder", "text_encoder_2"];
-const SMALL = ["scheduler", "tokenizer", "tokenizer_2"];
 
 function endpointOf({ endpoint, env = process.env }: HubOptions): URL {
   const text = endpoint ?? (env["HF_ENDPOINT"] || "https://huggingface.co");
@@ -109,13 +103,26 @@ function endpointOf({ endpoint, env = process.env }: HubOptions): URL {
   );
 }
 
-/** `HF_TOKEN`, or the file that `HF_TOKEN_PATH` or the login command left. */
+/**
+ * `HF_TOKEN`, or the file that `HF_TOKEN_PATH` or the login command left.
+ *
+ * @throws {WeightsError} If no header can hold it: `fetch` would say so with the token in its message.
+ */
 async function tokenHeaders(
   env: Readonly<Record<string, string | undefined>>,
 ): Promise<Record<string, string>> {
   const path = env["HF_TOKEN_PATH"] || join(hubHome(env), "token");
-  const token = env["HF_TOKEN"] || await readFile(path, "utf8").catch(() => "");
-  return token.trim() ? { authorization: `Bearer ${token.trim()}` } : {};
+  const own = env["HF_TOKEN"];
+  const token = (own || await readFile(path, "utf8").catch(() => "")).trim();
+  if (token === "") return {};
+  if (!/^[\x21-\x7e]+$/.test(token)) {
+    throw new WeightsError(
+      `Cannot use the token of ${
+        own ? "HF_TOKEN" : path
+      }: it must be ASCII letters, digits and signs: current one has other characters`,
+    );
+  }
+  return { authorization: `Bearer ${token}` };
 }
 
 /** Names as path segments of a URL. */
@@ -133,7 +140,7 @@ export async function hubRevision(
   { repo, revision }: HubName,
   options: HubOptions = {},
 ): Promise<HubRevision> {
-  const { signal, env = process.env } = options;
+  const { env = process.env } = options;
   // The values that huggingface_hub takes for yes.
   if (/^(?:1|on|yes|true)$/i.test(env["HF_HUB_OFFLINE"] ?? "")) {
     throw new WeightsError(
@@ -149,15 +156,20 @@ export async function hubRevision(
   try {
     text = await retrying(options, async () => {
       const headers = await tokenHeaders(env);
-      const response = await request(url, {}, { signal, headers });
-      return await response.text().catch((error) => {
-        throw new RetryError(
+      const response = await request(url, {}, { ...options, headers });
+      const cut = (cause: unknown): RetryError =>
+        new RetryError(
           `Cannot read ${url.pathname}: the hub must send it whole: current ${
-            (error as Error).message
+            (cause as Error).message
           }`,
           undefined,
         );
-      });
+      const decoder = new TextDecoder();
+      let text = "";
+      for await (const chunk of chunksOf(response, options, cut)) {
+        text += decoder.decode(chunk, { stream: true });
+      }
+      return text + decoder.decode();
     });
   } catch (cause) {
     if (!(cause instanceof MissingFileError)) throw cause;
@@ -191,7 +203,6 @@ export async function hubRevision(
         }`,
       );
     }
-    safeJoin("", name);
     return {
       name,
       size: Number.isSafeInteger(size) ? size as number : undefined,
@@ -221,91 +232,9 @@ async function retrying<T>(
 }
 
 /**
- * The files of a pipeline that we read: configs, tokenizers, and the weights of each network in one
- * form; plain before fp16 unless `variant` asks for fp16.
- *
- * @throws {WeightsError} If it is no pipeline, or a network has no safetensors.
- */
-export function pipelineFiles(
-  { repo, files }: HubRevision,
-  variant?: "fp16",
-): string[] {
-  const names = files.map(({ name }) => name);
-  if (!names.includes("model_index.json")) {
-    const single = names.filter((name) =>
-      name.endsWith(".safetensors") && !name.includes("/")
-    );
-    throw new WeightsError(
-      `Cannot pull ${repo}: it must hold model_index.json: current repository has none${
-        single.length
-          ? `; name one of its files: ${single.slice(0, 5).join(", ")}`
-          : ""
-      }`,
-    );
-  }
-  const wanted = ["model_index.json"];
-  for (const part of SMALL) {
-    wanted.push(
-      ...names.filter((name) =>
-        name.startsWith(`${part}/`) && /\.(?:json|txt)$/.test(name)
-      ),
-    );
-  }
-  for (const part of PARTS) {
-    const own = names.filter((name) => name.startsWith(`${part}/`));
-    if (own.length === 0) continue;
-    wanted.push(...own.filter((name) => name === `${part}/config.json`));
-    const half = own.filter((name) =>
-      /\.fp16(?:-\d{5}-of-\d{5})?\.safetensors$|-\d{5}-of-\d{5}\.fp16\.safetensors$|index\.fp16\.json$/
-        .test(name)
-    );
-    const plain = own.filter((name) =>
-      !half.includes(name) &&
-      /(?:^|\/)(?:model|diffusion_pytorch_model)(?:-\d{5}-of-\d{5})?\.safetensors$|\.safetensors\.index\.json$/
-        .test(name)
-    );
-    const [first, second] = variant === "fp16" ? [half, plain] : [plain, half];
-    const chosen = first.length || variant === "fp16" ? first : second;
-    if (chosen.length === 0) {
-      throw new WeightsError(
-        `Cannot pull ${repo}: ${part} must have ${
-          variant ? `${variant} ` : ""
-        }safetensors: current files are ${own.slice(0, 5).join(", ")}`,
-      );
-    }
-    wanted.push(...chosen);
-  }
-  return wanted;
-}
-
-/** Files by name or pattern. */
-function namedFiles(
-  { repo, files }: HubRevision,
-  patterns: readonly string[],
-): string[] {
-  return patterns.flatMap((pattern) => {
-    const match = new RegExp(
-      `^${
-        pattern.replace(/[.+?^${}()|[\]\\]/g, "\\$&").replaceAll("*", "[^/]*")
-      }$`,
-    );
-    const found = files.filter(({ name }) => match.test(name));
-    if (found.length === 0) {
-      throw new MissingFileError(
-        `Cannot pull ${
-          quote(pattern)
-        } of ${repo}: the repository must have it: current files are ${
-          files.slice(0, 8).map(({ name }) => name).join(", ")
-        }`,
-      );
-    }
-    return found.map(({ name }) => name);
-  });
-}
-
-/**
  * Brings a repository's files into the cache. What is there is not fetched again; what was cut is
- * resumed; the revision is noted only when all of it is there.
+ * resumed; the revision is noted only when all of it is there, and after named files only where its name
+ * opens all that it did before.
  *
  * @throws {WeightsError} If something cannot be had or is not what it must be.
  */
@@ -317,26 +246,28 @@ export async function pull(
   const cache = options.cache ?? hubCacheFolder(env);
   const revision = await hubRevision(name, options);
   const { repo, commit } = revision;
+  const named = Boolean(options.files?.length);
   const files = [
     ...new Set(
-      options.files?.length
-        ? namedFiles(revision, options.files)
+      named
+        ? namedFiles(revision, options.files!)
         : pipelineFiles(revision, options.variant),
     ),
   ];
+  for (const file of files) safeJoin("", file);
   const folder = repoFolder(cache, repo);
   const headers = await tokenHeaders(env);
+  const urlOf = (file: string): URL =>
+    new URL(`${repo}/resolve/${commit}/${encoded(file)}`, endpointOf(options));
+  const factsOf = (file: string): Promise<FileFacts> =>
+    retrying(
+      options,
+      () => fileFacts(urlOf(file), { ...options, headers }),
+    );
   let fetchedBytes = 0;
   for (const [i, file] of files.entries()) {
     signal?.throwIfAborted();
-    const url = new URL(
-      `${repo}/resolve/${commit}/${encoded(file)}`,
-      endpointOf(options),
-    );
-    const { etag, expected } = await retrying(
-      options,
-      () => fileFacts(url, { signal, headers }),
-    );
+    const { etag, expected } = await factsOf(file);
     const blob = join(folder, "blobs", etag);
     const progress = (done: number): void =>
       options.onProgress?.({
@@ -350,7 +281,7 @@ export async function pull(
       await using _lock = await lockBlob(cache, repo, etag);
       // Another pull may have brought it since.
       if (await sizeOf(blob) !== expected.size) {
-        await download(url, blob, expected, {
+        await download(urlOf(file), blob, expected, {
           ...options,
           headers,
           // All of it is there when its hash is right too: said below, once.
@@ -362,20 +293,58 @@ export async function pull(
     progress(expected.size);
     await linkBlob(folder, commit, file, etag);
   }
-  await writeRef(folder, name.revision, commit);
-  const path = (await cachedSnapshot(name, cache))!;
-  return { path, commit, files, fetchedBytes };
+  const before = named ? await cachedSnapshot(name, cache) : undefined;
+  const moves = before === undefined ||
+    await bringAlong(before, folder, revision, factsOf);
+  if (moves) await writeRef(folder, name.revision, commit);
+  const path = join(folder, "snapshots", commit);
+  return { path, commit, named: moves, files, fetchedBytes };
+}
+
+/**
+ * Links what the snapshot `before` has beside the files pulled now into another commit, where it is the
+ * same in both: a name that moves there then opens all that it opened before. Nothing is fetched.
+ *
+ * @returns False, and nothing is linked, where something is another in the commit or is gone.
+ */
+async function bringAlong(
+  before: string,
+  folder: string,
+  { commit, files }: HubRevision,
+  factsOf: (file: string) => Promise<FileFacts>,
+): Promise<boolean> {
+  const path = join(folder, "snapshots", commit);
+  const same: [name: string, etag: string][] = [];
+  for (const { name, size } of await cachedFiles(before)) {
+    // A model is opened with these; a readme of another commit is no loss.
+    const opened = /\.(?:safetensors|onnx|onnx_data|json|txt)$/.test(name);
+    if (!opened || size === undefined) continue;
+    if (await sizeOf(join(path, name)) !== undefined) continue;
+    if (!files.some((file) => file.name === name)) return false;
+    const { etag, expected } = await factsOf(name);
+    if (await sizeOf(join(folder, "blobs", etag)) !== expected.size) {
+      return false;
+    }
+    same.push([name, etag]);
+  }
+  for (const [name, etag] of same) await linkBlob(folder, commit, name, etag);
+  return true;
 }
 
 async function sizeOf(path: string): Promise<number | undefined> {
   return await stat(path).then((s) => s.size, () => undefined);
 }
 
+interface FileFacts {
+  readonly etag: string;
+  readonly expected: Expected;
+}
+
 /** Size and hash of a file, from the hub itself: the host that stores it may say something else. */
 async function fileFacts(
   url: URL,
-  options: Pick<DownloadOptions, "signal" | "headers">,
-): Promise<{ etag: string; expected: Expected }> {
+  options: Pick<DownloadOptions, "signal" | "headers" | "idleMs">,
+): Promise<FileFacts> {
   const response = await request(
     url,
     { "accept-encoding": "identity" },

@@ -1,6 +1,6 @@
 // json_file: the small JSON files of a model folder.
 import type { ReadOptions } from "./byte_source.ts";
-import { MissingFileError, quote, WeightsError } from "./errors.ts";
+import { isAbsent, quote, WeightsError } from "./errors.ts";
 import { displayName, joinLocation } from "./location.ts";
 import { readText } from "./source.ts";
 import {
@@ -66,10 +66,10 @@ export function asJsonObject(value: JsonValue, name: string): JsonObject {
 }
 
 /**
- * Turns a missing file into `undefined`.
+ * Turns a missing file, or one that a server denies, into `undefined`.
  *
  * @param result What is being read.
- * @returns Its value, or `undefined` after a MissingFileError.
+ * @returns Its value, or `undefined` after a MissingFileError or a DeniedFileError.
  */
 export async function unlessMissing<T>(
   result: Promise<T>,
@@ -77,7 +77,7 @@ export async function unlessMissing<T>(
   try {
     return await result;
   } catch (error) {
-    if (error instanceof MissingFileError) return undefined;
+    if (isAbsent(error)) return undefined;
     throw error;
   }
 }

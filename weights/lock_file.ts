@@ -35,6 +35,8 @@ export async function takeLock(path: string): Promise<Lock> {
   });
   const busy = (who: string): LockedError =>
     new LockedError(`Cannot take ${path}: no other ${who}`);
+  // A number of before a restart may be another program's now.
+  const advice = `remove ${path} if that one is gone or another program`;
   // Before the first wait: others of this process see it at once.
   if (held.has(path)) {
     throw busy(`process may hold it: current is process ${process.pid}`);
@@ -58,16 +60,14 @@ export async function takeLock(path: string): Promise<Lock> {
       if (text === undefined) continue; // let go in between
       const { pid, host } = parse(text);
       if (host === hostname() && pid !== process.pid && alive(pid)) {
-        throw busy(`process may hold it: current is process ${pid}`);
+        throw busy(`process may hold it: current is process ${pid}; ${advice}`);
       }
       if (host !== undefined && host !== hostname()) {
-        throw busy(
-          `machine may hold it: current is ${host}; remove the file if that one is gone`,
-        );
+        throw busy(`machine may hold it: current is ${host}; ${advice}`);
       }
       await putAside(path, text);
     }
-    throw busy("process may hold it: current one keeps coming back");
+    throw busy("process may hold it: current is one that keeps coming back");
   } catch (error) {
     held.delete(path);
     throw error;

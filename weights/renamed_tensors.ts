@@ -34,10 +34,11 @@ export class RenamedTensors implements TensorFile {
    */
   async readFloat32(
     name: string,
-    options: ReadOptions = {},
+    { signal }: Pick<ReadOptions, "signal"> = {},
   ): Promise<Float32Array<ArrayBuffer>> {
     const { dtype } = this.#info(name);
-    const { buffer } = await this.readBytes(name, options);
+    // Without `into`: the result is all of its buffer.
+    const { buffer } = await this.readBytes(name, { signal });
     const floats = floatsOf(dtype, buffer);
     if (floats !== undefined) return floats;
     throw new WeightsError(

@@ -68,14 +68,15 @@ export class Safetensors implements AsyncDisposable {
    */
   async readFloat32(
     name: string,
-    options: ReadOptions = {},
+    { signal }: Pick<ReadOptions, "signal"> = {},
   ): Promise<Float32Array<ArrayBuffer>> {
     const info = this.#info(name);
     // of no bytes: the dtype alone says whether there is anything to read
     if (floatsOf(info.dtype, new ArrayBuffer(0)) === undefined) {
       throw this.#dtypeError(info, "F32, F16 or BF16");
     }
-    const { buffer } = await this.#read(info, options);
+    // Without `into`: the result is all of its buffer.
+    const { buffer } = await this.#read(info, { signal });
     return floatsOf(info.dtype, buffer)!;
   }
 
@@ -89,14 +90,14 @@ export class Safetensors implements AsyncDisposable {
    */
   async readInt32(
     name: string,
-    options: ReadOptions = {},
+    { signal }: Pick<ReadOptions, "signal"> = {},
   ): Promise<Int32Array<ArrayBuffer>> {
     const info = this.#info(name);
     const View = INTEGER_VIEWS.get(info.dtype);
     if (View === undefined) {
       throw this.#dtypeError(info, [...INTEGER_VIEWS.keys()].join(", "));
     }
-    const { buffer } = await this.#read(info, options);
+    const { buffer } = await this.#read(info, { signal });
     const values = new View(buffer);
     if (values instanceof Int32Array) return values as Int32Array<ArrayBuffer>;
     const result = new Int32Array(values.length);

@@ -78,6 +78,8 @@ export class SingleFile implements Checkpoint {
   readonly location: string | URL;
   /** The last name of the location without `.safetensors`, for people. */
   readonly name: string;
+  /** Always true. */
+  readonly singleFile = true;
   /** Which family it is of. */
   readonly family: LdmFamily;
   /** What `model_index.json` would be. */

@@ -71,7 +71,10 @@ test("weights: pull, list, verify, and open() by name", async () => {
   );
   const [entry] = (await run("list", "--json")).out.map((l) => JSON.parse(l));
   assert.equal(entry.repo, REPO);
-  assert.deepEqual([entry.refs, entry.missing], [["main"], []]);
+  assert.deepEqual(
+    [entry.refs, entry.missing, entry.state],
+    [["main"], [], "complete"],
+  );
 
   const verified = await run("verify", REPO);
   assert.equal(verified.code, 0, verified.err.join());
@@ -112,6 +115,23 @@ test("weights: what is wrong with a command line ends with 2, with weights with 
       [2, /must be a repository, owner\/name/, "pull", "../x"],
       [2, /no such option/, "list", "--revision", "x"],
       [2, /--endpoint/, "verify", ...at],
+      [
+        2,
+        /--revision: there must be a repository/,
+        "verify",
+        "--revision",
+        "x",
+      ],
+      [
+        2,
+        /--variant: files that are named .*: current x.safetensors/,
+        "pull",
+        REPO,
+        "x.safetensors",
+        "--variant",
+        "fp16",
+        ...at,
+      ],
       [2, /said once/, "pull", `${REPO}@a`, "--revision", "b"],
       [3, /must be in/, "verify", REPO],
       [3, /check owner, name and revision/, "pull", "owner/other", ...at],
@@ -134,6 +154,71 @@ test("weights: what is wrong with a command line ends with 2, with weights with 
     assert.match(err[0]!, message);
   }
   assert.deepEqual(await readdir(cache.path), []);
+});
+
+test("weights list says where a pull did not end, and where there are single files", async () => {
+  const state = async (cache: string) => {
+    const [, line] = (await weights(cache, "list")).out;
+    const [json] = (await weights(cache, "list", "--json")).out;
+    return [/B +(.*)$/.exec(line!)?.[1], JSON.parse(json!).state];
+  };
+  let denied = "/unet";
+  await using hub = await fakeHub(REPO, FILES, {
+    fault: (request, response) => {
+      if (!decodeURIComponent(request.url!).includes(denied)) return false;
+      response.writeHead(403).end();
+      return true;
+    },
+  });
+  const at = ["--endpoint", hub.hub.url];
+  for (denied of ["tokenizer/vocab", "unet/", "vae/", "text_encoder/model"]) {
+    await using cache = await tempFolder({});
+    const cut = await weights(cache.path, "pull", REPO, ...at);
+    assert.equal(cut.code, 3);
+    assert.deepEqual(
+      await state(cache.path),
+      ["no finished pull", "no finished pull"],
+      denied,
+    );
+  }
+  denied = "nothing";
+  await using cache = await tempFolder({});
+  const config = "unet/config.json";
+  assert.equal(
+    (await weights(cache.path, "pull", REPO, config, ...at)).code,
+    0,
+  );
+  assert.deepEqual(await state(cache.path), ["single files", "single files"]);
+  // A commit has no ref, and is whole all the same.
+  await using whole = await tempFolder({});
+  await weights(whole.path, "pull", `${REPO}@${COMMIT}`, ...at);
+  assert.deepEqual(await state(whole.path), ["complete", "complete"]);
+});
+
+test("weights pull says where a name stays with an earlier commit", async () => {
+  await using old = await fakeHub(REPO, FILES);
+  const next = "f".repeat(40);
+  const config = "vae/config.json";
+  await using hub = await fakeHub(
+    REPO,
+    { ...FILES, [config]: new TextEncoder().encode("{}") },
+    { commit: next },
+  );
+  await using cache = await tempFolder({});
+  const pull = (endpoint: string, ...args: string[]) =>
+    weights(cache.path, "pull", REPO, ...args, "--endpoint", endpoint);
+  const { err } = await pull(old.hub.url);
+  assert.doesNotMatch(err.join(), /note/);
+  const file = "unet/config.json";
+  const named = await pull(hub.hub.url, file, "--json");
+  assert.equal(named.code, 0);
+  assert.equal(JSON.parse(named.out.at(-1)!).named, false);
+  assert.match(
+    named.err.at(-1)!,
+    new RegExp(`^note: main stays at an earlier commit.* open ${REPO}@${next}`),
+  );
+  await using model = await open(REPO, { backend: "cpu" });
+  assert.ok(model.facts);
 });
 
 /** Starts a pull as a process of the same runtime. */

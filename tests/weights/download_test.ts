@@ -11,6 +11,8 @@ import { sendBody } from "./fake_hub.ts";
 import { serve } from "./http_server.ts";
 import { tempFolder } from "./temp_folder.ts";
 
+if ("Deno" in globalThis) Deno.test.sanitizer({ ops: true, resources: true });
+
 const SIZE = 200_003;
 const BODY = Uint8Array.from({ length: SIZE }, (_, i) => (i * 7919) >> 5);
 const HASH = createHash("sha256").update(BODY).digest("hex");
@@ -23,6 +25,9 @@ type Answer = (request: IncomingMessage, response: ServerResponse) => void;
 function hangUp(response: ServerResponse): void {
   setTimeout(() => response.destroy(), 30);
 }
+
+/** Takes the request and says nothing more. */
+const silent: Answer = () => {};
 
 const good: Answer = (q, r) => sendBody(q, r, BODY);
 
@@ -66,6 +71,15 @@ function wholeCutAt(end: number): Answer {
   };
 }
 
+/** As `cutAt`, and stays silent after `end` bytes. */
+function silentAt(end: number): Answer {
+  return (_, response) => {
+    response.writeHead(200, { "content-length": SIZE });
+    response.flushHeaders();
+    response.write(BODY.slice(0, end));
+  };
+}
+
 function partWith(range: string, body = BODY.slice(HALF)): Answer {
   return (_, response) =>
     void response.writeHead(206, {
@@ -73,6 +87,15 @@ function partWith(range: string, body = BODY.slice(HALF)): Answer {
       "content-length": body.length,
     }).end(body);
 }
+
+/** The headers of the second half, and no byte of it. */
+const partSilent: Answer = (_, response) => {
+  response.writeHead(206, {
+    "content-range": `bytes ${HALF}-${SIZE - 1}/${SIZE}`,
+    "content-length": SIZE - HALF,
+  });
+  response.flushHeaders();
+};
 
 function status(code: number, headers: Record<string, string> = {}): Answer {
   return (_, response) => void response.writeHead(code, headers).end("no");
@@ -204,6 +227,43 @@ const CASES: readonly Case[] = [
     answers: [partWith(`bytes ${HALF}-${SIZE - 1}/${SIZE}`)],
     fails: /Content-Range must be/,
     left: 0,
+  },
+  {
+    title: "a whole wrong file under the part's name, then cut six times",
+    partial: OTHER,
+    answers: [1, 2, 3, 4, 5, 6].map((i) => cutAt(i * 1000)),
+    ranges: ["", ...[1, 2, 3, 4, 5, 6].map((i) => `bytes=${i}000-`)],
+  },
+  {
+    title: "no answer to the first request",
+    answers: [silent],
+    waits: [500],
+    ranges: ["", ""],
+  },
+  {
+    title: "silent after the headers",
+    answers: [silentAt(0)],
+    waits: [500],
+    ranges: ["", ""],
+  },
+  {
+    title: "silent in the middle",
+    answers: [silentAt(HALF)],
+    waits: [500],
+    ranges: ["", `bytes=${HALF}-`],
+  },
+  {
+    title: "no answer for ever",
+    answers: Array(9).fill(silent),
+    fails: /the server must answer: current one sent nothing for 0\.2 s$/,
+    waits: [500, 1000, 2000, 4000],
+  },
+  {
+    title: "silent for ever at one place",
+    answers: [silentAt(HALF), ...Array(8).fill(partSilent)],
+    fails: /current one sent nothing for 0\.2 s after 100000 of 200003 bytes$/,
+    waits: [500, 500, 1000, 2000, 4000],
+    left: HALF,
   },
   {
     title: "416, as if there were nothing more",
@@ -340,7 +400,7 @@ for (const { title, partial, answers, fails, waits, ranges, left } of CASES) {
       new URL(`${server.url}/file`),
       path,
       { size: SIZE, hash: { kind: "sha256", hex: HASH } },
-      { sleep: (ms) => (slept.push(ms), Promise.resolve()) },
+      { sleep: (ms) => (slept.push(ms), Promise.resolve()), idleMs: 200 },
     );
     if (fails) {
       await assert.rejects(run, (error: Error) => {
@@ -446,6 +506,27 @@ test("download() stops when told and leaves what it has; the next run goes on", 
   await download(new URL(server.url), path, expected);
   assert.deepEqual(server.log, ["/ ", `/ bytes=${HALF}-`]);
   assert.ok((await readFile(path)).equals(BODY));
+});
+
+test("download() stops when told while it hashes what is there", async () => {
+  const body = new Uint8Array(10 * 2 ** 20); // three reads
+  await using server = await serve((_, r) => void r.end(body));
+  await using folder = await tempFolder({ "blob.partial": body });
+  const hex = createHash("sha256").update(body).digest("hex");
+  const stop = new AbortController();
+  let looks = 0;
+  stop.signal.throwIfAborted = () => { // told between the first and the second read
+    if (++looks === 3) stop.abort();
+    AbortSignal.prototype.throwIfAborted.call(stop.signal);
+  };
+  await assert.rejects(
+    download(new URL(server.url), join(folder.path, "blob"), {
+      size: body.length,
+      hash: { kind: "sha256", hex },
+    }, { signal: stop.signal }),
+    { name: "AbortError" },
+  );
+  assert.deepEqual(await readdir(folder.path), ["blob.partial"]);
 });
 
 test("download() says where it cannot write", async () => {

@@ -60,10 +60,16 @@ export type Fault = (
 export async function fakeHub(
   repo: string,
   files: Readonly<Record<string, Uint8Array>>,
-  { fault = () => false, names = Object.keys(files), revisions = ["main"] }: {
+  {
+    fault = () => false,
+    names = Object.keys(files),
+    revisions = ["main"],
+    commit = COMMIT,
+  }: {
     readonly fault?: Fault;
     readonly names?: readonly string[];
     readonly revisions?: readonly string[];
+    readonly commit?: string;
   } = {},
 ): Promise<FakeHub> {
   const tokens = { hub: new Set<string>(), cdn: new Set<string>() };
@@ -87,12 +93,12 @@ export async function fakeHub(
     const info = /^\/api\/models\/(.+)\/revision\/([^/]+)$/.exec(pathname);
     if (info) {
       if (info[1] !== repo) return fail(response, "RepoNotFound");
-      if (![...revisions, COMMIT].includes(decodeURIComponent(info[2]!))) {
+      if (![...revisions, commit].includes(decodeURIComponent(info[2]!))) {
         return fail(response, "RevisionNotFound");
       }
       const siblings = names.map((rfilename) => ({ rfilename }));
       response.setHeader("content-type", "application/json");
-      response.end(JSON.stringify({ id: repo, sha: COMMIT, siblings }));
+      response.end(JSON.stringify({ id: repo, sha: commit, siblings }));
       return;
     }
     const file = new RegExp(`^/${repo}/resolve/([^/]+)/(.+)$`).exec(pathname);
@@ -101,7 +107,7 @@ export async function fakeHub(
     if (body === undefined) return fail(response, "EntryNotFound");
     const large = /\.(?:safetensors|bin)$/.test(name);
     const etag = `"${etagOf(body, large)}"`;
-    response.setHeader("x-repo-commit", COMMIT);
+    response.setHeader("x-repo-commit", commit);
     if (!large) {
       response.setHeader("etag", etag);
       return sendBody(request, response, body);

@@ -104,6 +104,44 @@ test("openFolder() reads over HTTP", async () => {
   assert.equal(await folder.optionalText("none.txt"), undefined);
 });
 
+/** Serves files as a bucket of S3 that may not be listed: 403 for what is not there. */
+function bucket(files: Files) {
+  return serve((request, response) => {
+    const file = files[request.url!.slice(1)];
+    if (file === undefined) return void response.writeHead(403).end();
+    const bytes = typeof file === "string"
+      ? new TextEncoder().encode(file)
+      : file;
+    sendRange(bytes)(request, response);
+  });
+}
+
+test("a server that answers 403 for what is not there: optional files are missing, others refused", async () => {
+  await using server = await bucket({ ...COMMON, ...HALF });
+  await using folder = await openFolder(server.url);
+  assert.equal(await folder.optionalJson("winwinlay.json"), undefined);
+  assert.equal(await folder.optionalText("none.txt"), undefined);
+  assert.deepEqual([...await (await folder.component("unet")).read("a")], [2]);
+  await assert.rejects(
+    folder.json("none.json"),
+    (error: unknown) =>
+      error instanceof WeightsError && !(error instanceof MissingFileError) &&
+      /none.json: .*current answer is 403/.test(error.message),
+  );
+  await using none = await bucket(COMMON);
+  await assert.rejects(
+    (await openFolder(none.url)).component("unet"),
+    /must have one of .*: current server answers 403$/,
+  );
+  await using shard = await bucket(without(sharded(), `unet/${SHARDS[1]}`));
+  await assert.rejects(
+    (await openFolder(shard.url)).component("unet"),
+    /every shard must exist: current answer for .*00002-of.* is 403$/,
+  );
+  await using closed = await bucket({});
+  await assert.rejects(openFolder(closed.url), /current answer is 403/);
+});
+
 test("component() merges the shards of an index", async () => {
   await using temp = await tempFolder(sharded());
   await using folder = await openFolder(temp.path);

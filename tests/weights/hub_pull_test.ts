@@ -9,6 +9,7 @@ import {
   symlink,
   writeFile,
 } from "node:fs/promises";
+import type { ServerResponse } from "node:http";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -21,10 +22,13 @@ import {
   parseHubName,
 } from "../../weights/hub_cache.ts";
 import { pull, type PullOptions } from "../../weights/hub_client.ts";
+import { openFolder } from "../../weights/folder.ts";
 import { verifyRevision } from "../../weights/hub_verify.ts";
 import { encodeSafetensors } from "./encode_safetensors.ts";
 import { COMMIT, etagOf, fakeHub } from "./fake_hub.ts";
 import { tempFolder } from "./temp_folder.ts";
+
+if ("Deno" in globalThis) Deno.test.sanitizer({ ops: true, resources: true });
 
 const text = (value: string): Uint8Array => new TextEncoder().encode(value);
 const tensors = (value: number): Uint8Array =>
@@ -210,6 +214,38 @@ test("pull() says what is missing, and that the token or the terms are", async (
   }
 });
 
+for (
+  const [what, path, begin] of [
+    ["the list of files", "/api/", (r: ServerResponse) => {
+      r.writeHead(200, { "content-length": 1000 });
+      r.write('{"sha":');
+    }],
+    ["any answer for the list", "/api/", () => {}],
+    ["any answer for a file", "/resolve/", () => {}],
+  ] as const
+) {
+  test(`pull() asks again when the hub keeps back ${what}`, async () => {
+    let asked = 0;
+    await using hub = await fakeHub(REPO, FILES, {
+      fault: (request, response) => {
+        if (!request.url!.includes(path) || ++asked > 1) return false;
+        begin(response);
+        return true;
+      },
+    });
+    await using folder = await tempFolder({});
+    const pulled = await pull(
+      MAIN,
+      options(hub.hub.url, folder.path, {
+        files: ["single.safetensors"],
+        idleMs: 200,
+      }),
+    );
+    assert.ok(asked > 1);
+    assert.equal(pulled.files.length, 1);
+  });
+}
+
 test("pull() asks again when the list of files is cut", async () => {
   let asked = 0;
   await using hub = await fakeHub(REPO, FILES, {
@@ -263,16 +299,29 @@ for (
     "",
   ]
 ) {
-  test(`pull() refuses a repository with the file ${JSON.stringify(name)}`, async () => {
+  test(`pull() refuses to fetch the file ${JSON.stringify(name)}, and only that`, async () => {
+    const part = `tokenizer/${name}/x.json`; // wanted of a pipeline
     await using hub = await fakeHub(REPO, FILES, {
-      names: [...Object.keys(FILES), name],
+      names: [...Object.keys(FILES), name, "samples/12:30.png"],
+    });
+    await using odd = await fakeHub(REPO, FILES, {
+      names: [...Object.keys(FILES), part],
     });
     await using folder = await tempFolder({});
-    await assert.rejects(
-      pull(MAIN, options(hub.hub.url, folder.path)),
-      { name: "WeightsError", message: /it must stay inside its repository/ },
-    );
+    for (
+      const run of [
+        () => pull(MAIN, options(hub.hub.url, folder.path, { files: [name] })),
+        () => pull(MAIN, options(odd.hub.url, folder.path)),
+      ]
+    ) {
+      await assert.rejects(run, {
+        name: "WeightsError",
+        message: /it must stay inside its repository/,
+      });
+    }
     assert.deepEqual(await readdir(folder.path), []);
+    const { files } = await pull(MAIN, options(hub.hub.url, folder.path));
+    assert.ok(!files.includes(name) && files.length === SMALL.length + 3);
   });
 }
 
@@ -373,8 +422,16 @@ test("pull() takes over the lock of a process that is gone, not that of another 
     });
     const files = ["single.safetensors"];
     const run = pull(MAIN, options(hub.hub.url, folder.path, { files }));
-    if (held) await assert.rejects(run, /current lock is elsewhere/);
-    else await run;
+    const lock = join(folder.path, at);
+    if (held) {
+      await assert.rejects(
+        run,
+        (error: Error) =>
+          error.message.endsWith(
+            `current lock is elsewhere; remove ${lock} if that one is gone or another program`,
+          ),
+      );
+    } else await run;
   }
 });
 
@@ -469,6 +526,187 @@ test("pull() sends the token of HF_TOKEN_PATH, or of HF_HOME, where there is no 
   }
 });
 
+test("pull() refuses a token that no header can hold, and does not show it", async () => {
+  for (
+    const [env, file, where] of [
+      [{ HF_TOKEN: "hf_se\ncret" }, "x", /HF_TOKEN/],
+      [{ HF_TOKEN: "hf_sé" }, "x", /HF_TOKEN/],
+      [{}, "hf_se\r\ncret\n", /[/\\]token:/],
+    ] as const
+  ) {
+    await using hub = await fakeHub(REPO, FILES);
+    await using folder = await tempFolder({ token: file });
+    const slept: number[] = [];
+    await assert.rejects(
+      pull(
+        MAIN,
+        options(hub.hub.url, join(folder.path, "hub"), {
+          env: { ...env, HF_HOME: folder.path },
+          sleep: (ms) => (slept.push(ms), Promise.resolve()),
+        }),
+      ),
+      (error: Error) => {
+        assert.ok(error instanceof WeightsError);
+        assert.match(error.message, /^Cannot use the token of /);
+        assert.match(error.message, where);
+        assert.ok(!/hf_s|cret/.test(error.message));
+        return true;
+      },
+    );
+    assert.deepEqual([slept, hub.hub.log], [[], []]);
+  }
+});
+
+test("pull() brings a model's own preset, and ONNX exports where there are no safetensors", async () => {
+  const without = (...parts: readonly string[]) =>
+    Object.entries(FILES).filter(([name]) =>
+      !parts.includes(name.split("/")[0]!)
+    );
+  const onnx = (folder: string, data = false) => ({
+    [`${folder}/config.json`]: text("{}"),
+    [`${folder}/model.onnx`]: text("o"),
+    ...(data ? { [`${folder}/model.onnx_data`]: text("d") } : {}),
+    [`${folder}/other.onnx`]: text("x"),
+  });
+  const all = {
+    ...Object.fromEntries(without("text_encoder", "vae", "unet")),
+    "winwinlay.json": text("{}"),
+    "unet/config.json": text("{}"),
+    "unet/diffusion_pytorch_model.safetensors": tensors(1),
+    ...onnx("text_encoder"),
+    ...onnx("text_encoder_2", true),
+    ...onnx("vae_decoder", true),
+    ...onnx("vae_encoder"),
+  };
+  const SMALLER = [
+    "model_index.json",
+    "winwinlay.json",
+    "scheduler/scheduler_config.json",
+    "tokenizer/merges.txt",
+    "tokenizer/vocab.json",
+  ];
+  const UNET = [
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+  ];
+  const names = (folder: string) => [
+    `${folder}/config.json`,
+    `${folder}/model.onnx`,
+    `${folder}/model.onnx_data`,
+  ];
+  const get = async (files: Readonly<Record<string, Uint8Array>>) => {
+    await using hub = await fakeHub(REPO, files);
+    await using folder = await tempFolder({});
+    return (await pull(MAIN, options(hub.hub.url, folder.path))).files
+      .toSorted();
+  };
+  assert.deepEqual(
+    await get(all),
+    [
+      ...SMALLER,
+      ...UNET,
+      ...names("text_encoder").slice(0, 2),
+      ...names("text_encoder_2"),
+      ...names("vae_decoder"),
+    ].toSorted(),
+  );
+  // A VAE with a config and a pickle only; safetensors before an export.
+  const model = "text_encoder/model.safetensors";
+  const config = "vae/config.json";
+  assert.deepEqual(
+    await get({
+      ...all,
+      [model]: tensors(2),
+      [config]: text("{}"),
+      "vae/diffusion_pytorch_model.bin": text("b"),
+    }),
+    [
+      ...SMALLER,
+      ...UNET,
+      "text_encoder/config.json",
+      model,
+      config,
+      ...names("text_encoder_2"),
+      ...names("vae_decoder"),
+    ].toSorted(),
+  );
+  await assert.rejects(
+    get({ ...Object.fromEntries(without("unet")), ...onnx("unet") }),
+    /unet must have safetensors: current files are unet\/config.json, unet\/model.onnx/,
+  );
+  await assert.rejects(
+    get({
+      ...Object.fromEntries(without("vae")),
+      [config]: text("{}"),
+      ...onnx("vae_encoder"),
+    }),
+    /vae must have safetensors: current files are vae\/config.json$/,
+  );
+});
+
+test("pull() of named files leaves a name that opened more where it was, or brings that along", async () => {
+  const NEXT = "f".repeat(40);
+  const file = "single.safetensors";
+  for (
+    const [what, changes, moves] of [
+      ["nothing", {}, true],
+      ["a readme", { "README.md": text("# other") }, true],
+      ["the file itself", { [file]: tensors(11) }, true],
+      ["a config", { "unet/config.json": text('{"a":3}') }, false],
+      ["the index, which is gone", { "model_index.json": undefined }, false],
+    ] as const
+  ) {
+    await using folder = await tempFolder({});
+    const path = (commit: string) =>
+      join(folder.path, "models--owner--name", "snapshots", commit);
+    const after = Object.fromEntries(
+      Object.entries({ ...FILES, ...changes }).filter(([, v]) => v),
+    ) as Record<string, Uint8Array>;
+    await using old = await fakeHub(REPO, FILES);
+    await using next = await fakeHub(REPO, after, { commit: NEXT });
+    await pull(MAIN, options(old.hub.url, folder.path));
+    await pull(MAIN, options(old.hub.url, folder.path, { files: [file] }));
+    assert.equal(await cachedSnapshot(MAIN, folder.path), path(COMMIT));
+    const pulled = await pull(
+      MAIN,
+      options(next.hub.url, folder.path, { files: [file] }),
+    );
+    assert.deepEqual(
+      [pulled.path, pulled.commit, pulled.named, pulled.files],
+      [path(NEXT), NEXT, moves, [file]],
+      what,
+    );
+    assert.ok((await readFile(join(path(NEXT), file))).equals(after[file]!));
+    const opened = (await cachedSnapshot(MAIN, folder.path))!;
+    assert.equal(opened, path(moves ? NEXT : COMMIT), what);
+    await using model = await openFolder(opened); // as before
+    assert.ok(model.index);
+    for (const name of [...SMALL, "unet/diffusion_pytorch_model.safetensors"]) {
+      const wanted = (moves ? after : FILES)[name]!;
+      assert.ok((await readFile(join(opened, name))).equals(wanted), name);
+    }
+    // All of the next commit: the name moves, and what was pulled by name stays.
+    if (what !== "a config") continue;
+    const full = await pull(MAIN, options(next.hub.url, folder.path));
+    assert.equal(full.named, true);
+    assert.equal(await cachedSnapshot(MAIN, folder.path), path(NEXT));
+    assert.ok((await readFile(join(path(NEXT), file))).equals(after[file]!));
+  }
+});
+
+test("a snapshot without model_index.json says what to run", async () => {
+  await using hub = await fakeHub(REPO, FILES);
+  await using folder = await tempFolder({});
+  const { path } = await pull(
+    MAIN,
+    options(hub.hub.url, folder.path, { files: ["single.safetensors"] }),
+  );
+  await assert.rejects(
+    openFolder(path),
+    /current folder has none, only single.safetensors; run `weights pull owner\/name`$/,
+  );
+});
+
 test("parseHubName() takes owner/name and a revision, and nothing that could be another path", () => {
   assert.deepEqual(parseHubName("a/b"), { repo: "a/b", revision: "main" });
   assert.deepEqual(parseHubName("a/b.c@refs/pr/1"), {
@@ -507,14 +745,22 @@ test("listCache() tells what is missing and what is unfinished", async () => {
   await mkdir(join(folder.path, "datasets--x--y"));
   const found = await listCache(folder.path);
   assert.equal(found.length, 1);
-  const { repo, commit, refs, files, unfinished } = found[0]!;
+  const { repo, commit, refs, files, state, unfinished } = found[0]!;
   assert.deepEqual(
-    { repo, commit, refs, files: files.map(({ size }) => size), unfinished },
+    {
+      repo,
+      commit,
+      refs,
+      files: files.map(({ size }) => size),
+      state,
+      unfinished,
+    },
     {
       repo: REPO,
       commit: COMMIT,
       refs: ["main"],
       files: [undefined],
+      state: "single files",
       unfinished: ["abc.partial"],
     },
   );

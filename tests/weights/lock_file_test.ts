@@ -48,7 +48,12 @@ test("takeLock() refuses what another process or machine holds", async () => {
   );
   await assert.rejects(
     takeLock(path),
-    /no other process may hold it: current is process \d+/,
+    (error: Error) =>
+      /no other process may hold it: current is process \d+/
+        .test(error.message) &&
+      error.message.endsWith(
+        `; remove ${path} if that one is gone or another program`,
+      ),
   );
   await writeFile(
     path,
@@ -56,7 +61,10 @@ test("takeLock() refuses what another process or machine holds", async () => {
   );
   await assert.rejects(
     takeLock(path),
-    /no other machine may hold it: current is elsewhere/,
+    (error: Error) =>
+      error.message.endsWith(
+        `no other machine may hold it: current is elsewhere; remove ${path} if that one is gone or another program`,
+      ),
   );
   assert.deepEqual(await readdir(folder.path), ["lock"]);
 });

@@ -1,14 +1,17 @@
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
 import { WeightsError } from "../../weights/errors.ts";
+import { RenamedTensors } from "../../weights/renamed_tensors.ts";
 import { Safetensors } from "../../weights/safetensors.ts";
 import { DTYPE_BYTES } from "../../weights/safetensors_header.ts";
+import { openSource, type ReadOptions } from "../../weights/source.ts";
 import {
   encodeSafetensors,
   frame,
   type TensorData,
 } from "./encode_safetensors.ts";
 import { MemorySource } from "./memory_source.ts";
+import { tempFolder } from "./temp_folder.ts";
 
 const MAX_HEADER_BYTES = 100_000_000;
 
@@ -550,4 +553,27 @@ test("Safetensors.open() survives 5000 mutations of a small file", async () => {
   }
   // both outcomes must be common for the loop to mean anything
   assert.ok(opened > 100 && opened < 4900, `${opened} opened`);
+});
+
+test("numbers have their tensor's length whatever buffer is offered for the bytes", async () => {
+  await using folder = await tempFolder({
+    "x.safetensors": encodeSafetensors(
+      new Map([
+        ["f32", { dtype: "F32", shape: [2], data: new Float32Array([1, -2]) }],
+        ["f16", { dtype: "F16", shape: [1], data: new Uint16Array([0x3c00]) }],
+        ["i32", { dtype: "I32", shape: [2], data: new Int32Array([3, -4]) }],
+      ]),
+    ),
+  });
+  const source = await openSource(`${folder.path}/x.safetensors`);
+  await using file = await Safetensors.open(source);
+  const renamed = new RenamedTensors(source, file.tensors, new Set());
+  const options: ReadOptions = { into: new Uint8Array(64) };
+  assert.deepEqual([...await file.readFloat32("f32", options)], [1, -2]);
+  assert.deepEqual([...await file.readFloat32("f16", options)], [1]);
+  assert.deepEqual([...await file.readInt32("i32", options)], [3, -4]);
+  assert.deepEqual([...await renamed.readFloat32("f32", options)], [1, -2]);
+  assert.deepEqual([...await renamed.readFloat32("f16", options)], [1]);
+  const bytes = await file.readBytes("f32", options);
+  assert.deepEqual([bytes.length, bytes.buffer.byteLength], [8, 64]);
 });

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { MissingFileError, WeightsError } from "../../weights/errors.ts";
+import { openHttp } from "../../weights/http_source.ts";
 import { joinLocation, openSource, readText } from "../../weights/source.ts";
 import { type Handler, sendRange, serve } from "./http_server.ts";
 import { tempFolder } from "./temp_folder.ts";
@@ -364,6 +365,39 @@ test("openSource() and read() stop on abort while the server waits", async () =>
     setTimeout(() => controller.abort(new Error("stop")), 20);
     await assert.rejects(wait(controller.signal), /^Error: stop$/);
   }
+});
+
+test("openHttp() and read() give up on a server that sends nothing, and say for how long", async () => {
+  const part =
+    (first: number, length: number, send: number): Handler => (_, response) => {
+      response.writeHead(206, {
+        "content-range": `bytes ${first}-${first + length - 1}/${BODY.length}`,
+        "content-length": length,
+      });
+      response.flushHeaders();
+      response.write(BODY.slice(first, first + send));
+    };
+  const handlers: Record<string, Handler> = {
+    "/silent": () => {},
+    "/stalled": part(0, HEAD, 1000),
+    "/later": (q, r) =>
+      (q.headers.range!.startsWith("bytes=0-")
+        ? sendRange(BODY)
+        : part(200_000, 10, 5))(q, r),
+  };
+  await using server = await serve((q, r) => handlers[q.url!]!(q, r));
+  const open = (path: string) =>
+    openHttp(new URL(server.url + path), { idleMs: 100 });
+  const refused = {
+    name: "WeightsError",
+    message:
+      /^Cannot read http.*: the server must send the whole answer: current one sent nothing for 0\.1 s$/,
+  };
+  await assert.rejects(open("/silent"), refused);
+  await assert.rejects(open("/stalled"), refused);
+  await using source = await open("/later");
+  await assert.rejects(source.read(200_000, 10), refused);
+  same(await source.read(0, 10), 0, 10);
 });
 
 test("readText() reads UTF-8 and refuses the rest", async () => {
