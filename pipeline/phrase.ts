@@ -241,9 +241,12 @@ function occurrences(
   ids: readonly number[],
 ): number[] {
   const starts: number[] = [];
-  // "fish" is no word of "jellyfish", whose last piece it is.
-  const begins = (at: number): boolean =>
-    at === 0 || pieces[at - 1]!.piece.endsWith("</w>");
+  // "fish" is no word of "jellyfish", whose last piece it is. Special tokens have no mark of an end.
+  const begins = (at: number): boolean => {
+    const before = pieces[at - 1];
+    return before === undefined || before.piece.endsWith("</w>") ||
+      before.end < pieces[at]!.start;
+  };
   for (let at = 0; ids.length > 0 && at + ids.length <= pieces.length;) {
     if (begins(at) && ids.every((id, i) => pieces[at + i]?.id === id)) {
       starts.push(at);
