@@ -111,7 +111,7 @@ const OPTIONS: OptionTable<WinWinLayOptions> = {
   distance: choice(
     ["paper", "scale_invariant"],
     ENERGY_DEFAULTS.distance,
-    "the prior's distance",
+    "the prior's distance; scale_invariant goes with lambda 2",
   ),
   divergence: choice(
     ["forward", "reverse"],
