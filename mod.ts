@@ -432,7 +432,12 @@ export {
 } from "./weights/safetensors.ts";
 export type { ReadOptions } from "./weights/byte_source.ts";
 export { type ByteSource, openSource } from "./weights/source.ts";
-export { type Lock, LockedError, takeLock } from "./weights/lock_file.ts";
+export {
+  type Lock,
+  LockedError,
+  lockHolder,
+  takeLock,
+} from "./weights/lock_file.ts";
 export {
   type CachedFile,
   type CachedRevision,

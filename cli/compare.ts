@@ -7,6 +7,7 @@ import {
   EMBEDDED_MODELS,
   embeddedModel,
   type FullRequest,
+  lockHolder,
   type Prediction,
 } from "../mod.ts";
 import {
@@ -115,11 +116,14 @@ async function refuseOthers(
   part: { number: number; of: number } | undefined,
 ): Promise<void> {
   for (const file of await readdir(out)) {
-    const match = /^\.(compare(?:-\d+-of-(\d+))?)\.lock$/.exec(file);
-    const [, name, of] = match ?? [];
-    // Its own lock; or another part of the same whole.
-    if (!name || Number(of ?? 0) === (part?.of ?? 0)) continue;
-    await (await lockFolder(out, name))[Symbol.asyncDispose]();
+    const match = /^\.compare(?:-\d+-of-(\d+))?\.lock$/.exec(file);
+    // Its own lock, or that of another part of the same whole.
+    if (!match || Number(match[1] ?? 0) === (part?.of ?? 0)) continue;
+    const holder = await lockHolder(join(out, file));
+    if (holder === undefined) continue;
+    throw new UsageError(
+      `Cannot paint into ${out}: no other comparison may be at work in it, but parts of the same whole: current ${file} is of ${holder}`,
+    );
   }
 }
 

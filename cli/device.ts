@@ -1,6 +1,7 @@
 /** Which device a command runs on, and whether its pictures will fit. */
 import {
   type Backend,
+  checkForModel,
   type DeviceChoice,
   type FullRequest,
   KERNEL_CHOICES,
@@ -120,9 +121,9 @@ export interface Opened extends AsyncDisposable {
 }
 
 /**
- * Plans every request, says what they take, and only then loads the model.
+ * Plans the requests that may take most, says what they take, and only then loads the model.
  *
- * @throws {DeviceMemoryError} If one of them cannot fit.
+ * @throws {DeviceMemoryError} If one of these cannot fit.
  */
 export async function openPlanned(
   location: string,
@@ -141,7 +142,7 @@ export async function openPlanned(
     const limits = await memoryLimits(backend, { memoryBytes });
     const asked = flags.choice<"auto" | StorageType>("weights") ?? "auto";
     const plans: MemoryEstimate[] = [];
-    for (const request of heaviest(requests)) {
+    for (const request of heaviest(requests, facts)) {
       plans.push(
         await planMemory(facts, limits, { weights: asked, request }),
       );
@@ -175,8 +176,11 @@ export async function openPlanned(
   }
 }
 
-/** Of requests with the same size and guidance those that may take most: by boxes, by what they cover, by words. */
-function heaviest(requests: readonly FullRequest[]): Set<FullRequest> {
+/** Of requests with the same size and guidance those that may take most: by boxes, by what they cover, by tokens. */
+function heaviest(
+  requests: readonly FullRequest[],
+  facts: ModelFacts,
+): Set<FullRequest> {
   const weights: ((request: FullRequest) => number)[] = [
     ({ regions }) => sumOf(regions, (r) => shapeBoxes(r).length),
     ({ regions }) =>
@@ -185,7 +189,8 @@ function heaviest(requests: readonly FullRequest[]): Set<FullRequest> {
         (r) =>
           sumOf(shapeBoxes(r), ([x0, y0, x1, y1]) => (x1 - x0) * (y1 - y0)),
       ),
-    ({ regions }) => sumOf(regions, ({ phrase }) => phrase.length),
+    (request) =>
+      sumOf(checkForModel(request, facts).matches, (m) => m.positions.length),
   ];
   const most = new Map<string, { request: FullRequest; weight: number }>();
   for (const request of requests) {

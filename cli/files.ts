@@ -1,14 +1,14 @@
 /** Where results go: checked first, written whole or not at all. */
 import {
-  access,
-  constants,
   link,
+  lstat,
+  open,
   rename,
   rm,
   stat,
   writeFile,
 } from "node:fs/promises";
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import process from "node:process";
 import { UsageError } from "./flags.ts";
 
@@ -25,35 +25,41 @@ export function withSuffix(path: string, suffix: string): string {
   return path.replace(/\.(?:png|svg)$/i, `${suffix}$&`);
 }
 
+/** Another process may be writing a file of the same name. */
+function partialOf(path: string): string {
+  return `${path}.${process.pid}.partial`;
+}
+
 /**
- * Checks that a folder is there and can be written to.
+ * Checks that a folder is there, and makes a file in it for a moment: nothing else tells whether one can.
  *
- * @param path What is to be written into it, for the message; the folder itself if left out.
- * @throws {UsageError} If it is missing, or is not ours to write to.
+ * @param path What is to be written into it; if left out, anything.
+ * @throws {UsageError} If it is missing, or nothing can be written.
  */
 export async function targetFolder(
   folder: string,
-  path = folder,
+  path?: string,
 ): Promise<void> {
   if (!(await stat(folder).catch(() => undefined))?.isDirectory()) {
     throw new UsageError(
-      `Cannot write ${path}: its folder must exist: current ${folder} is none`,
+      `Cannot write ${
+        path ?? folder
+      }: its folder must exist: current ${folder} is none`,
     );
   }
+  const partial = partialOf(path ?? join(folder, "x"));
   try {
-    await access(folder, constants.W_OK);
+    await (await open(partial, "w")).close();
   } catch (cause) {
-    throw cannotWrite(path, cause);
+    throw new UsageError(
+      `Cannot write ${path ?? folder}: it must be possible: current error is ${
+        (cause as Error).message
+      }`,
+      { cause },
+    );
+  } finally {
+    await rm(partial, { force: true }).catch(() => {});
   }
-}
-
-function cannotWrite(path: string, cause: unknown): UsageError {
-  return new UsageError(
-    `Cannot write ${path}: it must be possible: current error is ${
-      (cause as Error).message
-    }`,
-    { cause },
-  );
 }
 
 /**
@@ -77,14 +83,13 @@ export async function checkTargets(
       );
     }
     await targetFolder(dirname(path), path);
-    const info = await stat(path).catch((error) => {
-      if (error.code === "ENOENT") return undefined;
-      throw cannotWrite(path, error);
-    });
-    if (info !== undefined && (!options.force || !info.isFile())) {
+    // A link to nothing is there, too.
+    const info = await lstat(path).catch(() => undefined);
+    const folder = info?.isDirectory() ?? false;
+    if (info !== undefined && (!options.force || folder)) {
       throw new UsageError(
         `Cannot write ${path}: it must not be there yet: current path is a ${
-          info.isFile() ? "file; choose another -o, or --force" : "folder"
+          folder ? "folder" : "file; choose another -o, or --force"
         }`,
       );
     }
@@ -101,8 +106,7 @@ export async function writeFiles(
   signal: AbortSignal,
   options: { readonly force: boolean },
 ): Promise<void> {
-  // Another process may be writing a file of the same name.
-  const partial = ({ path }: NewFile) => `${path}.${process.pid}.partial`;
+  const partial = ({ path }: NewFile) => partialOf(path);
   try {
     for (const file of files) await writeFile(partial(file), file.bytes);
     signal.throwIfAborted();

@@ -405,9 +405,11 @@ export async function paint(
   // latent -> pixels
   const picture = await decodeLatent(vae, latent, options);
   nextPhase();
-  const regions = request.regions.map(({ phrase }, i) => ({
-    phrase,
-    ...matches[i]!,
+  const regions = matches.map(({ positions, matched, fuzzy }, i) => ({
+    phrase: request.regions[i]!.phrase,
+    positions,
+    matched,
+    fuzzy,
     share: steps.reduce((sum, s) => sum + s.shares[i]!, 0) / steps.length,
   }));
   const [weights = 0, textPeak = 0, sampling = 0, decoding = 0] = peaks;

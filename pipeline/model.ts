@@ -138,6 +138,7 @@ export async function open(
     const vae = await loadDecoder(first, options);
     parts.unshift(vae);
     await compiled;
+    await backend.read([], { signal }); // an error, if weights found no room
     backend.trim(); // what loading needed
     const { schedule, zeroNegative } = facts;
     const networks = { backend, text, unet, vae, schedule, zeroNegative };
@@ -230,9 +231,10 @@ export class Model implements AsyncDisposable, Disposable {
    */
   async plan(request: FullRequest): Promise<MemoryEstimate> {
     const { width, height, guidance, regions, truncate, bestOf } = request;
-    const tokens = checkForModel(request, this.facts).matches.map((m) =>
-      m.positions.length
-    );
+    const tokens = checkForModel(request, this.facts).matches.map((m) => [
+      m.positions.length,
+      m.ends.length,
+    ]);
     // Methods made of boxes attend to the cells in them: more cells, more memory.
     const counted = request.guidance.method === "none" ||
       methodOf(guidance)?.shapes !== undefined;

@@ -44,8 +44,8 @@ export interface TokenRow {
 /**
  * Find the tokens of a phrase.
  *
- * The phrase's pieces must occur side by side in the prompt, the first at the beginning of a word;
- * matches are counted from the left and do not overlap. If there is none, these are tried in turn: the phrase without its leading
+ * The phrase's pieces must occur side by side in the prompt, as whole words; matches are counted from the
+ * left and do not overlap. If there is none, these are tried in turn: the phrase without its leading
  * article (a, an, the); with `s` or `es` added to its end; with `s` or `es` taken off; the same
  * two without the article. The first that occurs is taken, and the last four are marked `fuzzy`.
  *
@@ -120,7 +120,7 @@ function byPhrase(
   }
   for (const { text, fuzzy } of candidates(phrase.trim())) {
     const ids = tokenizer.pieces(text).map((p) => p.id);
-    const starts = occurrences(tokens.pieces, ids);
+    const starts = occurrences(tokens.pieces, ids, prompt);
     if (starts.length === 0) continue;
     const chosen = occurrence === "all"
       ? starts
@@ -236,21 +236,28 @@ function* candidates(
   }
 }
 
+/** Letters of scripts with spaces between words, and digits: two of a kind side by side are of one word. */
+const JOINED = /(?:[\p{Lu}\p{Ll}\p{Lt}\p{Lm}\p{M}]{2}|\p{N}{2})$/u;
+
 function occurrences(
   pieces: readonly Piece[],
   ids: readonly number[],
+  prompt: string,
 ): number[] {
   const starts: number[] = [];
-  // "fish" is no word of "jellyfish", whose last piece it is. Special tokens have no mark of an end.
-  const begins = (at: number): boolean => {
-    const before = pieces[at - 1];
-    return before === undefined || before.piece.endsWith("</w>") ||
-      before.end < pieces[at]!.start;
+  // "fish" is no word of "jellyfish", whose last piece it is.
+  const inWord = (at: number): boolean => {
+    const next = String.fromCodePoint(prompt.codePointAt(at) ?? 32);
+    return JOINED.test(prompt.slice(0, at) + next);
   };
   for (let at = 0; ids.length > 0 && at + ids.length <= pieces.length;) {
-    if (begins(at) && ids.every((id, i) => pieces[at + i]?.id === id)) {
+    const end = at + ids.length;
+    if (
+      ids.every((id, i) => pieces[at + i]?.id === id) &&
+      !inWord(pieces[at]!.start) && !inWord(pieces[end - 1]!.end)
+    ) {
       starts.push(at);
-      at += ids.length;
+      at = end;
     } else at++;
   }
   return starts;

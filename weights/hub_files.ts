@@ -95,7 +95,8 @@ export function pipelineFiles(
 function onnxFiles(names: readonly string[], part: string): string[] {
   const folder = part === "vae" ? "vae_decoder" : part;
   if (part === "unet" || !names.includes(`${folder}/model.onnx`)) return [];
-  return ["config.json", "model.onnx", "model.onnx_data"]
+  // What the export needs comes before it: where it is, all is.
+  return ["config.json", "model.onnx_data", "model.onnx"]
     .map((name) => `${folder}/${name}`)
     .filter((name) => names.includes(name));
 }

@@ -41,7 +41,7 @@ export async function snapshotState(
 /** Whether there is a weight file, or all shards of one. */
 function hasWeights(names: readonly string[]): boolean {
   return names.some((name) => {
-    if (!/\.(?:safetensors|onnx|bin)$/.test(name)) return false;
+    if (!/\.(?:safetensors|onnx)$/.test(name)) return false;
     const count = Number(/-\d{5}-of-(\d{5})/.exec(name)?.[1] ?? 0);
     return Array.from(
       { length: count },

@@ -58,12 +58,9 @@ export async function takeLock(path: string): Promise<Lock> {
       }
       const text = await readFile(path, "utf8").catch(() => undefined);
       if (text === undefined) continue; // let go in between
-      const { pid, host } = parse(text);
-      if (host === hostname() && pid !== process.pid && alive(pid)) {
-        throw busy(`process may hold it: current is process ${pid}; ${advice}`);
-      }
-      if (host !== undefined && host !== hostname()) {
-        throw busy(`machine may hold it: current is ${host}; ${advice}`);
+      const holder = holderIn(text);
+      if (holder !== undefined) {
+        throw busy(`process may hold it: current is ${holder}; ${advice}`);
       }
       await putAside(path, text);
     }
@@ -74,6 +71,22 @@ export async function takeLock(path: string): Promise<Lock> {
   } finally {
     await rm(mine, { force: true });
   }
+}
+
+/**
+ * Who holds a lock, for messages.
+ *
+ * @returns Undefined if nobody does, it is this process, or the process is gone.
+ */
+export async function lockHolder(path: string): Promise<string | undefined> {
+  return holderIn(await readFile(path, "utf8").catch(() => ""));
+}
+
+function holderIn(text: string): string | undefined {
+  const { pid, host } = parse(text);
+  if (host === undefined) return undefined;
+  if (host !== hostname()) return `process ${pid} of ${host}`;
+  return pid !== process.pid && alive(pid) ? `process ${pid}` : undefined;
 }
 
 /** Makes the lock with its text in it, in one step: an empty one would look like a killed process's. */

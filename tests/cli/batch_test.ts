@@ -229,7 +229,7 @@ test("two batches do not share a folder", async () => {
   await writeFile(lock, JSON.stringify({ pid: 1, host: "elsewhere" }));
   assert.match(
     (await run(args(folder.path))).err[0]!,
-    /lock is elsewhere; remove/,
+    /lock is process 1 of elsewhere; remove/,
   );
   assert.deepEqual(await readdir(join(folder.path, "out")), [".batch.lock"]);
 });

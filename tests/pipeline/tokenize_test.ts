@@ -372,4 +372,17 @@ test("matchPhrase() takes whole words, and says where each occurrence ends", () 
   assert.deepEqual(find(cars, { phrase: "red car" }).ends, [3]);
   assert.deepEqual(find(cars, { span: [2, 9] }).ends, [3]);
   assert.deepEqual(find(cars, { tokens: [7, 2] }).ends, [2]);
+  for (
+    const [prompt, phrase, positions] of [
+      ["12 cats and 2 cats", "2 cats", [5, 6]],
+      ["a red-car", "car", [4]],
+      ["the cat's hat", "cat", [2]],
+      ["\u{1f697}\u{1f3e0} on grass", "\u{1f3e0}", undefined],
+      ["\u7eff\u8349\u5730", "\u8349\u5730", undefined],
+    ] as const
+  ) {
+    const found = find(prompt, { phrase }).positions;
+    if (positions) assert.deepEqual(found, positions, prompt);
+    else assert.ok(found.length > 0, prompt);
+  }
 });

@@ -63,7 +63,7 @@ test("takeLock() refuses what another process or machine holds", async () => {
     takeLock(path),
     (error: Error) =>
       error.message.endsWith(
-        `no other machine may hold it: current is elsewhere; remove ${path} if that one is gone or another program`,
+        `no other process may hold it: current is process ${process.ppid} of elsewhere; remove ${path} if that one is gone or another program`,
       ),
   );
   assert.deepEqual(await readdir(folder.path), ["lock"]);
