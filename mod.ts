@@ -16,7 +16,7 @@
  *     { phrase: "blue house", boxes: [[0.56, 0.13, 0.95, 0.74]] },
  *   ],
  *   seed: 7,
- *   steps: 2, // 50 for a good picture
+ *   steps: 2, // leave out for the model's own 20
  *   guidance: { steps: 1, iterations: 2 },
  * });
  * if (png.length < 1000 || report.regions.length !== 2) throw new Error("no picture");
@@ -403,7 +403,11 @@ export {
 
 // Weights
 export { EMBEDDED_MODELS, embeddedModel } from "./weights/embedded.ts";
-export { WeightsError } from "./weights/errors.ts";
+export {
+  DeniedFileError,
+  MissingFileError,
+  WeightsError,
+} from "./weights/errors.ts";
 export type {
   Component,
   ComponentName,

@@ -320,6 +320,9 @@ export function expectData(
 
 /** Throws unless a tensor can be copied out: f16 ones are weights, which stay where they are. */
 export function expectReadable(tensor: Tensor): void {
+  if (tensor.disposed) {
+    throw new RangeError(`Cannot read [${tensor.shape}]: it must be alive`);
+  }
   if (tensor.type !== "f32") {
     throw new TypeError(
       `Cannot read [${tensor.shape}]: it must be stored as f32: current type is ${tensor.type}`,

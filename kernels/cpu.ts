@@ -97,6 +97,13 @@ export class Cpu implements Backend {
 
   /** See `Backend`. */
   dispatch(kernel: Kernel, { bind, params, constants = {} }: Dispatch): void {
+    bind.forEach((x, i) => {
+      if (x.disposed) {
+        throw new RangeError(
+          `Cannot run ${kernel.name}: binding ${i} [${x.shape}] must be alive`,
+        );
+      }
+    });
     kernel.ref(bind.map((x) => x.storage as Float64Array), params, constants);
   }
 

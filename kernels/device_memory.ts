@@ -35,12 +35,17 @@ export async function deviceMemory(
 }
 
 /** What the system can give without swapping. */
-async function systemMemory(): Promise<DeviceMemory> {
+async function systemMemory(): Promise<DeviceMemory | undefined> {
   const text = await readFile("/proc/meminfo", "utf8").catch(() => "");
   const available = /^MemAvailable:\s*(\d+) kB$/m.exec(text);
-  return available
-    ? { bytes: Number(available[1]) * 1024, source: "available memory" }
-    : { bytes: freemem(), source: "free memory" };
+  if (available) {
+    return { bytes: Number(available[1]) * 1024, source: "available memory" };
+  }
+  try {
+    return { bytes: freemem(), source: "free memory" };
+  } catch {
+    return undefined; // Deno without --allow-sys
+  }
 }
 
 async function nvidiaMemory(): Promise<DeviceMemory | undefined> {

@@ -1,6 +1,5 @@
 /**
- * The failures of a GPU that a caller can act on. Everything else is a plain
- * `TypeError` or `RangeError`.
+ * The failures of a GPU that a caller can act on.
  *
  * @module
  */

@@ -158,7 +158,7 @@ export interface GenerateOptions {
     | undefined;
   /** Best of n: called after each seed but before the picture is decoded. */
   readonly onCandidate?: ((candidate: Candidate) => void) | undefined;
-  /** Called after each network pass with passes done and passes in all. */
+  /** Called after each network pass with passes done and passes in all, which may be less where guidance ends early. */
   readonly onPass?: ((done: number, total: number) => void) | undefined;
   /** How time is traded for memory. `Model.generate` chooses it itself unless it is given. */
   readonly memory?: RunMemory | undefined;

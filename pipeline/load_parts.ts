@@ -124,7 +124,7 @@ async function loadEncoder(
 /** The decoder, and the encoder if it is asked for. */
 export async function loadDecoder(
   from: LoadFrom,
-  options: LoadControl & { readonly encoder?: boolean },
+  options: LoadControl & { readonly encoder?: boolean | undefined },
 ): Promise<Vae | OnnxDecoder> {
   const { facts: { name, configs }, folder: { location }, backend } = from;
   if (await runsOnnx(from, "vae", options)) {

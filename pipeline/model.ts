@@ -13,6 +13,7 @@ import {
   type Networks,
 } from "./generate.ts";
 import { methodOf } from "./guidance/methods.ts";
+import { checkObject } from "./check_values.ts";
 import type { MemoryEstimate, MemoryLimits } from "./memory.ts";
 import { Scratch } from "./weight_source.ts";
 import type { FullRequest, GenerateRequest, RequestLimits } from "./request.ts";
@@ -43,7 +44,7 @@ import {
 /** Options of `open`. */
 export interface OpenOptions extends FileOptions, MemoryOptions {
   /** `webgpu`, `cpu` (the slow references), or `auto`: WebGPU where there is an adapter, else cpu. Default auto. */
-  readonly backend?: "auto" | "webgpu" | "cpu" | Backend;
+  readonly backend?: "auto" | "webgpu" | "cpu" | Backend | undefined;
   /** `native` is the runtime's own WebGPU, `dawn` the npm package `webgpu`. */
   readonly device?: DeviceChoice | undefined;
   /** `gpu` or `software` kernels on WebGPU, or `auto`: what suits the adapter. Default auto. */
@@ -54,8 +55,8 @@ export interface OpenOptions extends FileOptions, MemoryOptions {
    */
   readonly onnx?: readonly OnnxPart[] | undefined;
   /** Load the VAE's encoder too. Default false. */
-  readonly encoder?: boolean;
-  /** Called while weights load. */
+  readonly encoder?: boolean | undefined;
+  /** Called while weights load, with the tensors of the part that are there and its tensors in all. */
   readonly onProgress?:
     | ((part: string, done: number, total: number) => void)
     | undefined;
@@ -88,6 +89,8 @@ export async function openBackend(
  * @returns The model; dispose it to free the device.
  * @throws {WeightsError} If there is no such model or it does not fit what is supported.
  * @throws {NoDeviceError} If WebGPU was asked for and there is no adapter.
+ * @throws {DeviceMemoryError} If its weights do not fit the device.
+ * @throws The reason of `options.signal`.
  *
  * @example A picture from the embedded model
  * ```ts
@@ -110,6 +113,7 @@ export async function open(
   location: string | URL = "tiny-scenes",
   options: OpenOptions = {},
 ): Promise<Model> {
+  checkOptions(options);
   const { signal, variant, onProgress } = options;
   await using folder = await openModelFolder(location, options);
   const facts = await readFacts(folder, location, { signal, variant });
@@ -188,6 +192,7 @@ export class Model implements AsyncDisposable, Disposable {
   readonly #parts: Set<Disposable>;
   readonly #reload: ModelParts["reload"];
   #text: readonly TextStage[] | undefined;
+  #turn: Promise<void> = Promise.resolve();
 
   /** Use `open`. */
   constructor(
@@ -220,7 +225,7 @@ export class Model implements AsyncDisposable, Disposable {
    *
    * @throws {TypeError | RangeError} If something is wrong; the message says what.
    */
-  check(request: GenerateRequest): CheckedRequest {
+  check(request: unknown): CheckedRequest {
     return checkForModel(request, this.facts);
   }
 
@@ -255,17 +260,40 @@ export class Model implements AsyncDisposable, Disposable {
   }
 
   /**
-   * Paints.
+   * Paints. One picture at a time: a second call waits for the first, so no callback must wait for one.
    *
-   * @throws {TypeError | RangeError} If the request is wrong.
+   * @throws {TypeError | RangeError} If the request is wrong; `check` tells it alone.
    * @throws {DeviceMemoryError} If it cannot fit the device, before anything is computed.
    * @throws {DeviceLostError} If the device goes away.
+   * @throws The reason of `options.signal`, and what callbacks throw.
    */
   async generate(
     request: GenerateRequest,
     options: GenerateOptions = {},
   ): Promise<GenerateResult> {
+    const { signal } = options;
     const { request: full, notes } = this.check(request);
+    const before = this.#turn;
+    const { promise: after, resolve: done } = Promise.withResolvers<void>();
+    this.#turn = before.then(() => after);
+    try {
+      await unlessAborted(before, signal);
+      if (this.#parts.size === 0) {
+        throw new Error(
+          `Cannot paint with ${this.name}: the model must be open: current one is disposed`,
+        );
+      }
+      return await this.#paint(full, notes, options);
+    } finally {
+      done();
+    }
+  }
+
+  async #paint(
+    full: FullRequest,
+    notes: readonly string[],
+    options: GenerateOptions,
+  ): Promise<GenerateResult> {
     const memory = options.memory ?? (await this.plan(full)).choice;
     const more = memory.tile === undefined ? [] : [
       `the picture is decoded in tiles of ${memory.tile} latent cells, which may differ slightly in colour`,
@@ -312,4 +340,60 @@ export class Model implements AsyncDisposable, Disposable {
     this[Symbol.dispose]();
     return Promise.resolve();
   }
+}
+
+/** Waits, but no longer than a signal lets it. */
+async function unlessAborted(
+  pending: Promise<void>,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  signal?.throwIfAborted();
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const stop = (): void => reject(signal!.reason);
+  signal?.addEventListener("abort", stop);
+  try {
+    await Promise.race([pending, aborted]);
+  } finally {
+    signal?.removeEventListener("abort", stop);
+  }
+}
+
+const BACKENDS = ["auto", "webgpu", "cpu"];
+const OPTIONS = [
+  "backend",
+  "configOverrides",
+  "device",
+  "encoder",
+  "kernels",
+  "memoryBytes",
+  "onProgress",
+  "onnx",
+  "prediction",
+  "signal",
+  "variant",
+  "weights",
+];
+
+/** Throws for what would be ignored or fail far from here. */
+function checkOptions(options: OpenOptions): void {
+  const { backend = "auto", weights = "auto" } = checkObject(
+    options,
+    "options of open",
+    OPTIONS,
+  ) as OpenOptions;
+  if (typeof backend === "string") checkChoice("backend", backend, BACKENDS);
+  checkChoice("weights", weights, ["auto", "f32", "f16"]);
+}
+
+function checkChoice(
+  key: string,
+  value: string,
+  choices: readonly string[],
+): void {
+  if (choices.includes(value)) return;
+  throw new TypeError(
+    `Cannot use options of open: ${key} must be ${
+      choices.join(", ")
+    }: current ${JSON.stringify(value)}`,
+  );
 }

@@ -30,42 +30,42 @@ export interface GenerateRequest {
   /** What to paint. */
   readonly prompt: string;
   /** What to keep away from. Default empty. */
-  readonly negativePrompt?: string;
+  readonly negativePrompt?: string | undefined;
   /** Text around the prompt, with `{}` where it goes, such as the paper's `A photo of {}` (A18). Default `{}`. */
-  readonly template?: string;
+  readonly template?: string | undefined;
   /** Phrases of the prompt and their boxes or masks. */
-  readonly regions?: readonly Region[];
+  readonly regions?: readonly Region[] | undefined;
   /** Whole number from 0 to 2^53 - 1. Default 0. */
-  readonly seed?: number;
+  readonly seed?: number | undefined;
   /**
    * So many seeds, from `seed` on, are tried, and the picture whose attention keeps best to the layout is
    * the result: see `layoutScore`. Default 1.
    */
-  readonly bestOf?: number;
+  readonly bestOf?: number | undefined;
   /** Denoising steps. */
-  readonly steps?: number;
+  readonly steps?: number | undefined;
   /** Sampler. Default `ddim`, the paper's. */
-  readonly scheduler?: SchedulerName;
+  readonly scheduler?: SchedulerName | undefined;
   /** How timesteps are spread; names are diffusers'. Default as the model's scheduler config says. */
-  readonly spacing?: Spacing;
+  readonly spacing?: Spacing | undefined;
   /** Keep what fits of prompts that are too long, instead of an error. Default false. */
-  readonly truncate?: boolean;
+  readonly truncate?: boolean | undefined;
   /** SDXL: `[width, height]` before cropping and scaling that the model is told. Default the image's. */
-  readonly originalSize?: readonly [number, number];
+  readonly originalSize?: readonly [number, number] | undefined;
   /** SDXL: `[left, top]` of the crop that the model is told. Default `[0, 0]`. */
-  readonly cropTopLeft?: readonly [number, number];
+  readonly cropTopLeft?: readonly [number, number] | undefined;
   /** SDXL: `[width, height]` of the result that the model is told. Default the image's. */
-  readonly targetSize?: readonly [number, number];
+  readonly targetSize?: readonly [number, number] | undefined;
   /** Classifier-free guidance scale. */
-  readonly guidanceScale?: number;
+  readonly guidanceScale?: number | undefined;
   /** Image width in pixels. Default the model's own. */
-  readonly width?: number;
+  readonly width?: number | undefined;
   /** Image height in pixels. Default the model's own. */
-  readonly height?: number;
+  readonly height?: number | undefined;
   /** Settings to start from: the model's own (`model`, the default) or the paper's (`paper`). */
-  readonly preset?: PresetName;
+  readonly preset?: PresetName | undefined;
   /** Layout guidance; what is left out comes from the preset. */
-  readonly guidance?: GuidanceRequest;
+  readonly guidance?: GuidanceRequest | undefined;
 }
 
 /** Names of presets. */

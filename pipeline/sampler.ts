@@ -2,6 +2,7 @@
 import type { Backend, Floats, Tensor } from "../kernels/backend.ts";
 import { combine } from "../kernels/combine.ts";
 import { sliceBatch, stackBatch } from "../kernels/concat.ts";
+import { dotInto } from "../kernels/dot.ts";
 import { LANGEVIN_STATE } from "../kernels/langevin.ts";
 import type { SiteMaps } from "./attention_maps.ts";
 import {
@@ -244,6 +245,7 @@ async function refineLatent(
       ? output.retain()
       : noiseOf(output, z, alphaBar, scheduler.prediction);
     using n = noise.langevin(z.shape, at, iteration);
+    dotInto(grad, grad, state, { slot: 1, stride: LANGEVIN_STATE });
     const next = method.update(z, eps, grad, n, {
       ...point,
       iterations,

@@ -53,11 +53,20 @@ export async function energyGradient(
   const { probes } = energy;
   const maps: Tensor[] = [];
   // The tape ends inside the last block, which therefore is not one to run again.
-  const last = [...probes.keys()].at(-1) ?? "";
+  const sites = [...probes.keys()];
+  const last = sites.at(-1) ?? "";
   const output = tape.run(() =>
     unetForward(unet, z, timestep, conditioning, {
       probe: (site) => probes.get(site),
       onProbe: (site, logProbs) => {
+        if (site !== sites[maps.length]) {
+          logProbs.dispose();
+          throw new RangeError(
+            `Cannot guide: probes must be in the order of execution: current ${
+              sites[maps.length]
+            } comes after ${site}`,
+          );
+        }
         maps.push(energy.reduce(logProbs, site));
         if (maps.length === probes.size) tape.stop();
       },

@@ -46,7 +46,8 @@ const BUILT_IN: Readonly<Record<string, new (message: string) => Error>> = {
 
 /**
  * Paints every request in a worker of its own, on the cpu backend. A worker takes one core and the
- * memory of one model. The first failure ends all of them.
+ * memory of one model. The first failure, also of a callback, ends all of them. Workers know the methods of
+ * this library, and none that the page registered.
  *
  * @param location As for `open`; each worker opens the model itself.
  * @returns The results in the order of the requests.
@@ -71,16 +72,23 @@ export async function generateInWorkers(
       const url = new URL("./worker.ts", import.meta.url);
       const worker = new Worker(url, { type: "module" });
       workers.push(worker);
-      worker.onmessage = ({ data }: MessageEvent<WorkerAnswer>) => {
-        if ("pass" in data) {
-          passes[index] = data.pass;
+      const hear = (answer: WorkerAnswer): void => {
+        if ("pass" in answer) {
+          passes[index] = answer.pass;
           // The total is known once each worker has said its own.
           if (passes.every((p) => p.total > 0)) {
             onPass?.(sum("done"), sum("total"));
           }
-        } else if ("step" in data) onStep?.(index, data.step);
-        else if ("result" in data) resolve(data.result);
-        else reject(rebuild(data.error));
+        } else if ("step" in answer) onStep?.(index, answer.step);
+        else if ("result" in answer) resolve(answer.result);
+        else reject(rebuild(answer.error));
+      };
+      worker.onmessage = ({ data }: MessageEvent<WorkerAnswer>) => {
+        try {
+          hear(data);
+        } catch (error) { // of a callback
+          reject(error);
+        }
       };
       worker.onerror = (event) => {
         event.preventDefault(); // or Deno ends the process

@@ -66,6 +66,18 @@ test("mod.ts paints when imported over http without a config", async () => {
   );
 });
 
+test("mod.ts passes the type check of a project with Deno's own options", async () => {
+  await using folder = await tempFolder({ "deno.json": "{}" });
+  const script = join(folder.path, "use.ts");
+  const module = JSON.stringify(join(ROOT, "mod.ts"));
+  await writeFile(script, `export { open } from ${module};\n`);
+  const { code, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["check", script],
+    cwd: folder.path,
+  }).output();
+  assert.equal(code, 0, new TextDecoder().decode(stderr));
+});
+
 test("mod.ts opens a single file when imported over http: CLIP's merges come along", async () => {
   await using server = await serveRepository();
   const { ldm } = await tinyLdm("sdxl");

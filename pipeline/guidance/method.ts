@@ -88,7 +88,7 @@ export interface UpdateContext extends GuidancePoint {
   readonly iterations: number;
   /** `abar` of the timestep. */
   readonly alphaBar: number;
-  /** `[1, 6]` numbers that live through the run; see `langevinStep`. */
+  /** `[1, 6]` numbers that live through the run: the second is |grad|^2, the fifth and sixth are reported as nu and xi. */
   readonly state: Tensor;
 }
 

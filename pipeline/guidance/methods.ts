@@ -61,7 +61,7 @@ const METHODS = new Map<string, MethodSpec>();
  *
  * @throws {RangeError} If the name is taken or cannot be one.
  *
- * @example A method that pushes everything to the left
+ * @example A method that pushes half as much
  * ```ts
  * import { methodNames, registerMethod, WINWINLAY } from "../../mod.ts";
  *

@@ -136,7 +136,7 @@ function inSet(
       return (site) => site.level === level;
     case "middle_to_second_up":
     case "last_down_to_second_up": {
-      const wanted = ["mid_block", firstUp, secondUp];
+      const wanted: (string | undefined)[] = ["mid_block", firstUp, secondUp];
       if (set === "last_down_to_second_up") wanted.push(lastDown);
       return ({ stage }) => wanted.includes(stage);
     }
