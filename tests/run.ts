@@ -40,7 +40,7 @@ deno task test --only unit --only cpu --filter softmax
   --software        use the software adapter even if there is a GPU; default in CI
   --allow-missing   a configuration that cannot run is not a failure (never in CI)
   --jobs N          configurations at a time, default 2: most use one processor at a time
-  --limit-min N     stop a configuration after N minutes, default 30`;
+  --limit-min N     stop a configuration after N minutes, default 45`;
 
 type Runtime = "deno" | "bun";
 
@@ -321,7 +321,7 @@ async function main(): Promise<number> {
       software: { type: "boolean" },
       "allow-missing": { type: "boolean", default: false },
       jobs: { type: "string", default: "2" },
-      "limit-min": { type: "string", default: "30" },
+      "limit-min": { type: "string", default: "45" },
       help: { type: "boolean", short: "h", default: false },
     },
   });
