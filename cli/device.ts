@@ -195,8 +195,9 @@ function heaviest(
   const most = new Map<string, { request: FullRequest; weight: number }>();
   for (const request of requests) {
     const { width, height, guidance, bestOf } = request;
+    const alike = JSON.stringify([width, height, guidance, bestOf && 2]);
     for (const [i, of] of weights.entries()) {
-      const key = JSON.stringify([i, width, height, guidance, bestOf && 2]);
+      const key = `${i} ${alike}`;
       const weight = of(request);
       if (weight > (most.get(key)?.weight ?? -1)) {
         most.set(key, { request, weight });

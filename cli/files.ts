@@ -8,7 +8,7 @@ import {
   stat,
   writeFile,
 } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { dirname } from "node:path";
 import process from "node:process";
 import { UsageError } from "./flags.ts";
 
@@ -33,26 +33,24 @@ function partialOf(path: string): string {
 /**
  * Checks that a folder is there, and makes a file in it for a moment: nothing else tells whether one can.
  *
- * @param path What is to be written into it; if left out, anything.
+ * @param path What is to be written into it.
  * @throws {UsageError} If it is missing, or nothing can be written.
  */
 export async function targetFolder(
   folder: string,
-  path?: string,
+  path: string,
 ): Promise<void> {
   if (!(await stat(folder).catch(() => undefined))?.isDirectory()) {
     throw new UsageError(
-      `Cannot write ${
-        path ?? folder
-      }: its folder must exist: current ${folder} is none`,
+      `Cannot write ${path}: its folder must exist: current ${folder} is none`,
     );
   }
-  const partial = partialOf(path ?? join(folder, "x"));
+  const partial = partialOf(path);
   try {
     await (await open(partial, "w")).close();
   } catch (cause) {
     throw new UsageError(
-      `Cannot write ${path ?? folder}: it must be possible: current error is ${
+      `Cannot write ${path}: it must be possible: current error is ${
         (cause as Error).message
       }`,
       { cause },

@@ -5,6 +5,7 @@
  * check shapes and record a dispatch. `webgpu.ts` runs the kernel's WGSL, `cpu.ts` its float64
  * reference.
  */
+import { DeviceMemoryError } from "./errors.ts";
 
 /** Numbers read from or written to a backend: float32 from a device, float64 from the references. */
 export type Floats = Float32Array | Float64Array;
@@ -318,6 +319,16 @@ export function expectData(
   }
 }
 
+/** Throws unless all that a kernel binds is there. */
+export function expectAlive({ name }: Kernel, bind: readonly Tensor[]): void {
+  for (const [binding, x] of bind.entries()) {
+    if (!x.disposed) continue;
+    throw new RangeError(
+      `Cannot run ${name}: binding ${binding} [${x.shape}] must be alive`,
+    );
+  }
+}
+
 /** Throws unless a tensor can be copied out: f16 ones are weights, which stay where they are. */
 export function expectReadable(tensor: Tensor): void {
   if (tensor.disposed) {
@@ -345,6 +356,24 @@ export const STAGE_SIZE = { f32: 2 ** 21, f16: 2 ** 22 } as const;
 /** Threads per workgroup of the one-thread-per-element kernels. */
 export const WORKGROUP = 64;
 
+/** Workgroups along an axis that every adapter runs; none runs more. */
+const MOST_GROUPS = 65_535;
+
+/**
+ * Throws if a kernel run has more workgroups along an axis than WebGPU takes: a picture of two million pixels
+ * in one piece.
+ *
+ * @throws {DeviceMemoryError} Since what helps is what helps where memory is short.
+ */
+export function checkGroups(name: string, groups: readonly number[]): void {
+  const most = Math.max(...groups);
+  if (most > MOST_GROUPS) {
+    throw new DeviceMemoryError(
+      `Cannot run ${name}: it must have at most ${MOST_GROUPS} workgroups along an axis: current ${most}; use a smaller picture`,
+    );
+  }
+}
+
 /** Workgroups for `count` threads in lines of `WORKGROUP`, folded into y past 65,535. */
 export function elementGroups(
   count: number,
@@ -354,7 +383,7 @@ export function elementGroups(
 
 /** Folds a count of workgroups into x and y: one axis stops at 65,535. */
 export function foldGroups(count: number): readonly [number, number, number] {
-  const y = Math.ceil(count / 65_535);
+  const y = Math.ceil(count / MOST_GROUPS);
   return [Math.ceil(count / y), y, 1];
 }
 
@@ -370,9 +399,9 @@ export function runGroups(
   length: number,
 ): readonly [number, number, number] {
   const [x, z] = foldGroups(Math.ceil(length / RUN));
-  if (lines > 65_535) {
+  if (lines > MOST_GROUPS) {
     throw new RangeError(
-      `Cannot run a kernel: one axis of the grid holds 65535: current ${lines}`,
+      `Cannot run a kernel: one axis of the grid holds ${MOST_GROUPS}: current ${lines}`,
     );
   }
   return [x, lines, z];

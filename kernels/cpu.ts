@@ -2,6 +2,7 @@
 import {
   type Backend,
   type Dispatch,
+  expectAlive,
   expectData,
   expectReadable,
   type Floats,
@@ -97,13 +98,7 @@ export class Cpu implements Backend {
 
   /** See `Backend`. */
   dispatch(kernel: Kernel, { bind, params, constants = {} }: Dispatch): void {
-    bind.forEach((x, i) => {
-      if (x.disposed) {
-        throw new RangeError(
-          `Cannot run ${kernel.name}: binding ${i} [${x.shape}] must be alive`,
-        );
-      }
-    });
+    expectAlive(kernel, bind);
     kernel.ref(bind.map((x) => x.storage as Float64Array), params, constants);
   }
 

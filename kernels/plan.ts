@@ -4,6 +4,7 @@
  */
 import {
   type Backend,
+  checkGroups,
   type Dispatch,
   expectData,
   type Floats,
@@ -18,7 +19,7 @@ import {
   storedBytes,
   Tensor,
 } from "./backend.ts";
-import { checkGroups, checkTensorBytes, Pool, Stages } from "./pool.ts";
+import { checkTensorBytes, Pool, Stages } from "./pool.ts";
 
 /** Counts bytes and work. */
 export class Plan implements Backend {

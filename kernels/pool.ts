@@ -54,24 +54,6 @@ export function checkTensorBytes(
   }
 }
 
-/** Workgroups along an axis that every adapter runs; none runs more. */
-const MOST_GROUPS = 65_535;
-
-/**
- * Throws if a kernel run has more workgroups along an axis than WebGPU takes: a picture of two million pixels
- * in one piece.
- *
- * @throws {DeviceMemoryError} Since what helps is what helps where memory is short.
- */
-export function checkGroups(name: string, groups: readonly number[]): void {
-  const most = Math.max(...groups);
-  if (most > MOST_GROUPS) {
-    throw new DeviceMemoryError(
-      `Cannot run ${name}: it must have at most ${MOST_GROUPS} workgroups along an axis: current ${most}; use a smaller picture`,
-    );
-  }
-}
-
 /** A pool of buffers by size. */
 export class Pool<B> {
   readonly #maker: BufferMaker<B>;

@@ -12,7 +12,9 @@ import {
 } from "./adapter.ts";
 import {
   type Backend,
+  checkGroups,
   type Dispatch,
+  expectAlive,
   expectData,
   expectReadable,
   type Floats,
@@ -30,7 +32,7 @@ import {
 import { DeviceLostError, DeviceMemoryError } from "./errors.ts";
 import { chooseFamily, type KernelChoice } from "./family.ts";
 import { type Compiled, Pipelines } from "./pipelines.ts";
-import { checkGroups, checkTensorBytes, Pool } from "./pool.ts";
+import { checkTensorBytes, Pool } from "./pool.ts";
 import { StageTextures } from "./stage_textures.ts";
 
 const UNIFORM_STEP = 256; // minUniformBufferOffsetAlignment's default
@@ -282,12 +284,8 @@ export class WebGpu implements Backend {
       if (float) this.#uniformView.setFloat32(offset + 4 * i, value, true);
       else this.#uniformView.setUint32(offset + 4 * i, value, true);
     });
+    expectAlive(kernel, bind);
     bind.forEach((x, binding) => {
-      if (x.disposed) {
-        throw new RangeError(
-          `Cannot run ${kernel.name}: binding ${binding} [${x.shape}] must be alive`,
-        );
-      }
       this.#touched.add(x.storage as GPUBuffer);
       if (kernel.bindings[binding] === "w") {
         this.#stages.forget(x.storage as GPUBuffer);

@@ -13,6 +13,7 @@ import {
   type Networks,
 } from "./generate.ts";
 import { methodOf } from "./guidance/methods.ts";
+import { unlessAborted } from "../weights/unless_aborted.ts";
 import { checkObject } from "./check_values.ts";
 import type { MemoryEstimate, MemoryLimits } from "./memory.ts";
 import { Scratch } from "./weight_source.ts";
@@ -241,8 +242,8 @@ export class Model implements AsyncDisposable, Disposable {
       m.ends.length,
     ]);
     // Methods made of boxes attend to the cells in them: more cells, more memory.
-    const counted = request.guidance.method === "none" ||
-      methodOf(guidance)?.shapes !== undefined;
+    const method = methodOf(guidance);
+    const counted = !method || method.shapes !== undefined;
     const boxes = regions.map((r) => shapeBoxes(r)).map((list) =>
       counted ? list.length : list
     );
@@ -339,22 +340,6 @@ export class Model implements AsyncDisposable, Disposable {
   [Symbol.asyncDispose](): Promise<void> {
     this[Symbol.dispose]();
     return Promise.resolve();
-  }
-}
-
-/** Waits, but no longer than a signal lets it. */
-async function unlessAborted(
-  pending: Promise<void>,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  signal?.throwIfAborted();
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const stop = (): void => reject(signal!.reason);
-  signal?.addEventListener("abort", stop);
-  try {
-    await Promise.race([pending, aborted]);
-  } finally {
-    signal?.removeEventListener("abort", stop);
   }
 }
 

@@ -1,5 +1,6 @@
 /** Several requests at the same time on the cpu backend, a Web Worker each. */
 import { WeightsError } from "../weights/errors.ts";
+import { unlessAborted } from "../weights/unless_aborted.ts";
 import type { GenerateResult, StepInfo } from "./generate.ts";
 import type { GenerateRequest } from "./request.ts";
 
@@ -64,9 +65,6 @@ export async function generateInWorkers(
   const passes = requests.map(() => ({ done: 0, total: 0 }));
   const sum = (key: "done" | "total") =>
     passes.reduce((all, p) => all + p[key], 0);
-  const aborted = Promise.withResolvers<never>();
-  const abort = () => aborted.reject(signal!.reason);
-  signal?.addEventListener("abort", abort, { once: true });
   const paint = (request: GenerateRequest, index: number) =>
     new Promise<GenerateResult>((resolve, reject) => {
       const url = new URL("./worker.ts", import.meta.url);
@@ -102,12 +100,8 @@ export async function generateInWorkers(
       worker.postMessage(task);
     });
   try {
-    return await Promise.race([
-      Promise.all(requests.map(paint)),
-      aborted.promise,
-    ]);
+    return await unlessAborted(Promise.all(requests.map(paint)), signal);
   } finally {
-    signal?.removeEventListener("abort", abort);
     for (const worker of workers) worker.terminate();
   }
 }

@@ -1,5 +1,7 @@
 // idle_limit: a server that sends nothing for too long is given up, before its answer and inside it.
 
+import { unlessAborted } from "./unless_aborted.ts";
+
 /** Cancelling, and how long a server may be silent. */
 export interface IdleOptions {
   /** Cancels at once. */
@@ -71,17 +73,14 @@ async function within<T>(
   pending: Promise<T>,
   { signal, idleMs = IDLE_MS }: IdleOptions,
 ): Promise<T> {
-  const { promise: end, reject } = Promise.withResolvers<never>();
-  const stop = (): void => reject(signal!.reason);
+  const { promise: silent, reject } = Promise.withResolvers<never>();
   const timer = setTimeout(
     () => reject(new Error(`one sent nothing for ${idleMs / 1000} s`)),
     Math.min(idleMs, MOST_MS),
   );
-  signal?.addEventListener("abort", stop);
   try {
-    return await Promise.race([pending, end]);
+    return await unlessAborted(Promise.race([pending, silent]), signal);
   } finally {
     clearTimeout(timer);
-    signal?.removeEventListener("abort", stop);
   }
 }
