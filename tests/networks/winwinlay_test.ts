@@ -18,6 +18,7 @@ import {
 } from "../../pipeline/layout.ts";
 import {
   rhoAt,
+  winwinlay,
   WINWINLAY_DEFAULTS,
 } from "../../pipeline/guidance/winwinlay.ts";
 import { testBackend } from "../backend.ts";
@@ -430,4 +431,22 @@ test("winwinlay() schedules rho as its options say", () => {
     "the last of four that are guided after a step",
   );
   assert.deepEqual(new Set(rho("constant")), new Set([5]));
+});
+
+test("winwinlay() takes the factor on nu where nu is a number, too", async () => {
+  const backend = await testBackend();
+  const nuOf = async (nu: number, nuFactor: number): Promise<number> => {
+    const { update } = winwinlay({ ...WINWINLAY_DEFAULTS, nu, nuFactor });
+    const { z, eps, grad, noise } = LATENT;
+    const tensors = [z, eps, grad, noise].map((x) => backend.upload(x, [1, 4]));
+    using state = backend.upload(new Float32Array(6), [1, 6]);
+    const context = { step: 0, steps: 1, iteration: 0, iterations: 1 };
+    const [a, b, c, d] = tensors as [Tensor, Tensor, Tensor, Tensor];
+    using next = update(a, b, c, d, { ...context, alphaBar: 0.2, state });
+    const [numbers] = await backend.read([state, next]);
+    for (const x of tensors) x.dispose();
+    return numbers![4]!;
+  };
+  near(await nuOf(7, 3), 21, "three times nu");
+  near(await nuOf(7, 1), 7, "nu");
 });

@@ -11,6 +11,7 @@ import {
   type PackedMask,
   rasterizeMask,
 } from "../../pipeline/mask.ts";
+import { open } from "../../pipeline/model.ts";
 import { checkForModel } from "../../pipeline/model_request.ts";
 import { describeModel } from "../../pipeline/model_facts.ts";
 import { type Box, rasterize } from "../../pipeline/raster.ts";
@@ -290,4 +291,22 @@ test("methods made of boxes refuse a mask and name those that take one", () => {
       ),
     );
   }
+});
+
+test("attention on a mask that is too thin for half a cell is measured all the same", async () => {
+  using backend = new Cpu();
+  await using model = await open("tiny-scenes", { backend });
+  const { report } = await model.generate({
+    prompt: "a red car",
+    regions: [{
+      phrase: "red car",
+      mask: draw(32, 32, (x) => x > 0.5 && x < 0.6),
+    }],
+    width: 32,
+    height: 32,
+    steps: 1,
+    guidance: { method: "none" },
+  });
+  const { share } = report.regions[0]!;
+  assert.ok(share > 0 && share < 0.5, `${share}`);
 });
