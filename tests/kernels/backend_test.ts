@@ -404,3 +404,15 @@ deviceTest(
     assert.equal(counts[5], counts[3], `groups after each step: ${counts}`);
   },
 );
+
+test("what is disposed can neither be read nor bound", async () => {
+  const backend = await testBackend();
+  const gone = backend.upload([1, 2, 3, 4], [4]);
+  gone.dispose();
+  await assert.rejects(
+    async () => await backend.read([gone]),
+    /Cannot read \[4\]: it must be alive/,
+  );
+  using there = backend.upload([1, 2, 3, 4], [4]);
+  assert.throws(() => combine(there, 1, gone, 1), /must be alive/);
+});

@@ -155,3 +155,10 @@ test("Plan refuses more workgroups along an axis than there can be", () => {
     message: /Cannot run k: it must have at most 65535 workgroups.*65536/,
   });
 });
+
+test("Plan refuses a tensor whose buffer is more than an adapter can bind", () => {
+  using plan = new Plan(1000);
+  plan.alloc([192]).dispose();
+  // 900 bytes of numbers, in a buffer of 1024.
+  assert.throws(() => plan.alloc([225]), { name: "DeviceMemoryError" });
+});

@@ -304,3 +304,24 @@ test("energyGradient() without an output ends at the last map: same gradient, le
     }
   });
 });
+
+test("energyGradient() refuses probes that are not in the order of execution", async () => {
+  const backend = await testBackend();
+  await withUnet(backend, async (unet) => {
+    using latent = backend.upload(rand(1, 4 * 64, 1.7), [1, 4, 8, 8]);
+    using states = backend.upload(rand(2, TEXT * 11, 1.7), [1, TEXT, 11]);
+    const [first, second] = cross(unet) as [string, string];
+    using energy = deviceEnergy(
+      new LayoutEnergy(backend, SUBJECTS, [second, first], [64, 64]),
+      { rho: () => 0 },
+    );
+    await assert.rejects(
+      () =>
+        energyGradient(unet, latent, 621, { states }, {
+          energy,
+          at: { step: 0, steps: 1, iteration: 0 },
+        }),
+      /probes must be in the order of execution: current .* comes after/,
+    );
+  });
+});

@@ -86,3 +86,16 @@ test("generateInWorkers() rejects with what a callback throws", async () => {
     /mine/,
   );
 });
+
+test("plans of phrases that end more often are their own", () =>
+  withModel(async (model) => {
+    const sampling = async (phrase: string, occurrence: 0 | "all") => {
+      const { request } = model.check({
+        prompt: "a red car and a blue car",
+        regions: [{ phrase, occurrence, boxes: [[0, 0, 0.5, 0.5]] }],
+        guidance: { tokens: "last" },
+      });
+      return (await model.plan(request)).sampling;
+    };
+    assert.ok(await sampling("red car", 0) < await sampling("car", "all"));
+  }));
