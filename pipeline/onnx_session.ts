@@ -155,12 +155,14 @@ export class OnnxNetwork implements Disposable {
   ): Promise<OnnxNetwork> {
     const runtime = await onnxRuntime();
     try {
-      const session = await runtime.InferenceSession.create(bytes, {
-        executionProviders: ["wasm"],
-        // Weights in another order would be a second copy of them.
-        extra: { session: { disable_prepacking: "1" } },
-        ...(externalData ? { externalData } : {}),
-      });
+      const session = await keepWorker(() =>
+        runtime.InferenceSession.create(bytes, {
+          executionProviders: ["wasm"],
+          // Weights in another order would be a second copy of them.
+          extra: { session: { disable_prepacking: "1" } },
+          ...(externalData ? { externalData } : {}),
+        })
+      );
       return new OnnxNetwork(name, runtime, session);
     } catch (cause) {
       throw new WeightsError(
@@ -243,6 +245,22 @@ export class OnnxNetwork implements Disposable {
     if (this.#disposed) return;
     this.#disposed = true;
     void this.#session.release();
+  }
+}
+
+let keeping = 0;
+let kept: typeof Worker | undefined;
+
+/**
+ * Where `require` works, the package's first session puts Node's `Worker` in the place of the global one, which
+ * programs need: Node's knows neither `onmessage` nor `addEventListener`.
+ */
+async function keepWorker<T>(run: () => Promise<T>): Promise<T> {
+  if (keeping++ === 0) kept = globalThis.Worker;
+  try {
+    return await run();
+  } finally {
+    if (--keeping === 0 && kept) globalThis.Worker = kept;
   }
 }
 

@@ -59,6 +59,11 @@ test("Detector.look() finds what PyTorch's detector finds, with its features", a
   }
 });
 
+test("the global Worker stays the web's", async () => {
+  using _ = await Detector.open(FOLDER); // onnxruntime-web would put Node's in its place
+  assert.equal(typeof Worker.prototype.addEventListener, "function");
+});
+
 test("Detector.look() finds the same in a picture of another size and shape", async () => {
   using detector = await Detector.open(FOLDER);
   const { rgb, width, height } = await picture(0);
