@@ -1,9 +1,11 @@
 /** Group normalisation, with an optional SiLU behind it. */
 import wgsl from "./group_norm.wgsl" with { type: "text" };
+import applyWgsl from "./group_norm_apply.wgsl" with { type: "text" };
 import mergeWgsl from "./group_norm_merge.wgsl" with { type: "text" };
 import statsWgsl from "./group_norm_stats.wgsl" with { type: "text" };
+import sumsWgsl from "./group_norm_sums.wgsl" with { type: "text" };
+import wholeWgsl from "./group_norm_whole.wgsl" with { type: "text" };
 import {
-  type Backend,
   channelMajor,
   expectSize,
   type Kernel,
@@ -15,11 +17,12 @@ import {
   groupNormMergeRef,
   groupNormRef,
   groupNormStatsRef,
+  groupNormWholeRef,
 } from "./group_norm_ref.ts";
 
 const STATS: Kernel = {
   name: "group_norm_stats",
-  wgsl: statsWgsl,
+  wgsl: sumsWgsl + statsWgsl,
   bindings: "rrrrrw",
   params: ["count", "cells", "groups", "part", "eps:f"],
   ref: groupNormStatsRef,
@@ -33,12 +36,23 @@ const MERGE: Kernel = {
 };
 const APPLY: Kernel = {
   name: "group_norm",
-  wgsl,
+  wgsl: applyWgsl + wgsl,
   bindings: "rrrrrrw",
   params: ["planes", "count", "cells", "groups"],
   ref: groupNormRef,
 };
+const WHOLE: Kernel = {
+  name: "group_norm_whole",
+  wgsl: sumsWgsl + applyWgsl + wholeWgsl,
+  bindings: "rrrrww",
+  params: ["count", "cells", "groups", "eps:f"],
+  ref: groupNormWholeRef,
+};
 
+/** Threads of a workgroup of the kernel for software adapters. */
+const WHOLE_THREADS = 64;
+/** Threads of a workgroup of the others. */
+const THREADS = 256;
 /** Numbers of a part, at least: that many a workgroup reads as fast as another run starts. An estimate. */
 const PART = 2 ** 14;
 /** Parts of a group at most: one per thread of `group_norm_merge`. */
@@ -83,72 +97,99 @@ export function groupNorm(
   const blocks = batch * groups;
   const count = channels / groups * cells;
   const planes = batch * channels;
-  const part = partSize(backend, count);
-  const parts = Math.ceil(count / part);
-  const params = { planes, blocks, count, cells, groups, part, parts, eps };
-  const software = backend.family === "software";
-  const WG = software ? 64 : 256;
-  // What belongs to a plane is worked out by eights of threads on a processor, by workgroups on a GPU.
-  const perPlane = software ? 8 : cells > 64 ? WG : 64;
-  /** Statistics of the groups into `stats`; with `GRAD` sums, given those statistics. */
-  const reduce = (
-    { g, forward, stats, ...constants }: {
-      readonly g: Tensor;
-      readonly forward: Tensor;
-      readonly stats: Tensor;
-      readonly GRAD: number;
-      readonly SILU: number;
-    },
-  ): void => {
-    using found = parts > 1
-      ? backend.alloc([blocks, parts, 2])
-      : stats.retain();
+  const SILU = Number(silu);
+  const params = { planes, blocks, count, cells, groups, eps };
+  using stats = backend.alloc([blocks, 2]);
+  const run = backend.family === "software" ? whole : inParts;
+  const inputs = { x, weight, bias, stats };
+  const out = run(inputs, undefined, params, SILU);
+  record([out], [x], [x, stats], ([g]) => [run(inputs, g!, params, SILU)]);
+  return out;
+}
+
+/** What the kernels read, and the statistics, which they write first. */
+interface Inputs {
+  readonly x: Tensor;
+  readonly weight: Tensor;
+  readonly bias: Tensor;
+  /** `[batch * groups, 2]`, mean and 1 / std. */
+  readonly stats: Tensor;
+}
+
+/** Sizes that the kernels share. */
+interface Sizes {
+  readonly planes: number;
+  readonly blocks: number;
+  readonly count: number;
+  readonly cells: number;
+  readonly groups: number;
+  readonly eps: number;
+}
+
+/** One run for each way: the norm, or of `g` the gradient. */
+function whole(
+  { x, weight, bias, stats }: Inputs,
+  g: Tensor | undefined,
+  sizes: Sizes,
+  SILU: number,
+): Tensor {
+  const out = x.backend.alloc(x.shape);
+  x.backend.dispatch(WHOLE, {
+    bind: [x, weight, bias, g ?? x, stats, out],
+    params: { ...sizes },
+    constants: { WG: WHOLE_THREADS, GRAD: Number(!!g), SILU },
     // One axis of the grid is enough: batch * groups stays far below 65,535.
-    backend.dispatch(STATS, {
-      bind: [x, weight, bias, g, forward, found],
-      params,
-      constants: { WG, ...constants, PARTS: Number(parts > 1) },
-      groups: [blocks, parts, 1],
-    });
-    if (parts === 1) return;
+    groups: [sizes.blocks, 1, 1],
+  });
+  return out;
+}
+
+/** The same by as many workgroups as keep a GPU busy. */
+function inParts(
+  { x, weight, bias, stats }: Inputs,
+  g: Tensor | undefined,
+  sizes: Sizes,
+  SILU: number,
+): Tensor {
+  const { backend } = x;
+  const { planes, blocks, count, cells } = sizes;
+  const part = partSize(count);
+  const parts = Math.ceil(count / part);
+  const params = { ...sizes, part, parts };
+  const GRAD = Number(!!g);
+  // Statistics, or of the way back two sums of each group.
+  using sums = g ? backend.alloc(stats.shape) : stats.retain();
+  using found = parts > 1 ? backend.alloc([blocks, parts, 2]) : sums.retain();
+  backend.dispatch(STATS, {
+    bind: [x, weight, bias, g ?? x, g ? stats : x, found],
+    params,
+    constants: {
+      WG: THREADS,
+      GRAD,
+      SILU: g ? SILU : 0,
+      PARTS: Number(parts > 1),
+    },
+    groups: [blocks, parts, 1],
+  });
+  if (parts > 1) {
     backend.dispatch(MERGE, {
-      bind: [found, stats],
+      bind: [found, sums],
       params,
-      constants: { GRAD: constants.GRAD },
+      constants: { GRAD },
       groups: [blocks, 1, 1],
     });
-  };
-  const apply = (
-    { g, stats, sums, GRAD }: {
-      readonly g: Tensor;
-      readonly stats: Tensor;
-      readonly sums: Tensor;
-      readonly GRAD: number;
-    },
-  ): Tensor => {
-    const out = backend.alloc(x.shape);
-    backend.dispatch(APPLY, {
-      bind: [x, weight, bias, g, stats, sums, out],
-      params,
-      constants: { WG: perPlane, GRAD, SILU },
-      groups: runGroups(planes, cells),
-    });
-    return out;
-  };
-  const SILU = Number(silu);
-  using stats = backend.alloc([blocks, 2]);
-  reduce({ g: x, forward: x, stats, GRAD: 0, SILU: 0 });
-  const out = apply({ g: x, stats, sums: stats, GRAD: 0 });
-  record([out], [x], [x, stats], ([g]) => {
-    using sums = backend.alloc([blocks, 2]);
-    reduce({ g: g!, forward: stats, stats: sums, GRAD: 1, SILU });
-    return [apply({ g: g!, stats, sums, GRAD: 1 })];
+  }
+  const out = backend.alloc(x.shape);
+  backend.dispatch(APPLY, {
+    bind: [x, weight, bias, g ?? x, stats, sums, out],
+    params,
+    constants: { WG: cells > 64 ? THREADS : 64, GRAD, SILU },
+    groups: runGroups(planes, cells),
   });
   return out;
 }
 
 /** Numbers of a group that one workgroup adds up. The batch has no say: it would change the sums. */
-function partSize({ family }: Backend, count: number): number {
-  if (family === "software" || count <= 2 * PART) return count;
-  return Math.max(PART, Math.ceil(count / PARTS));
+function partSize(count: number): number {
+  return count <= 2 * PART ? count : Math.max(PART, Math.ceil(count / PARTS));
 }

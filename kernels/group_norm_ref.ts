@@ -101,6 +101,27 @@ export function groupNormRef(
   }
 }
 
+/** Statistics, unless GRAD reads them, and what `groupNormRef` does; bindings x, weight, bias, g, stats, out. */
+export function groupNormWholeRef(
+  bind: readonly Float64Array[],
+  p: Params,
+  constants: Params,
+): void {
+  const [x, weight, bias, g, stats, out] = bind as Float64Array[] as [
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+  ];
+  const { blocks = 0, count = 1 } = p;
+  const sums = constants.GRAD ? new Float64Array(2 * blocks) : stats;
+  const whole = { ...p, part: count, parts: 1 };
+  groupNormStatsRef([x, weight, bias, g, stats, sums], whole, constants);
+  groupNormRef([x, weight, bias, g, stats, sums, out], p, constants);
+}
+
 function siluSlope(x: number): number {
   const s = 1 / (1 + Math.exp(-x));
   return s * (1 + x * (1 - s));
