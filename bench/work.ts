@@ -94,8 +94,8 @@ export class WorkPlan extends Plan {
       if (written) this.#staged.delete(key);
     }
     const flops = this.flops - before;
-    if (kernel.name === "winograd_input") {
-      this.#winograd = winogradFactor(what);
+    if (/^winograd_(input|doubled)$/.test(kernel.name)) {
+      this.#winograd = winogradFactor(kernel, what);
     } else if (kernel.name === "winograd_output") this.#winograd = 1;
     // Whole numbers, which factors may miss by their rounding.
     this.#direct += Math.round(
@@ -209,12 +209,16 @@ function definedFlops(
   return flops;
 }
 
-/** F(2x2, 3x3) multiplies 16 times where the definition does 36 times, but also in cells that are none. */
-function winogradFactor({ params }: Dispatch): number {
+/**
+ * F(2x2, 3x3) multiplies 16 times where the definition does 36 times, 9 times if the image was doubled, but
+ * also in cells that are none.
+ */
+function winogradFactor({ name }: Kernel, { params }: Dispatch): number {
   const { height = 0, width = 0, rows = 1, columns = 1 } = params;
   const { tiles = 1, first = 0, all = 0 } = params;
   const whole = Math.min(tiles, all - first) / tiles;
-  return 36 / 16 * whole * height * width / (4 * rows * columns);
+  const planes = name === "winograd_doubled" ? 9 : 16;
+  return 36 / planes * whole * height * width / (4 * rows * columns);
 }
 
 /** The products, largest share first, that together make at least `share` of the operations. */

@@ -7,6 +7,7 @@ import { type Backend, expectSize, record, type Tensor } from "./backend.ts";
 import { convColumns, convColumnsGrad } from "./conv_columns.ts";
 import { convTiled, convTiledGrad } from "./conv_tiled.ts";
 import { gemm } from "./gemm.ts";
+import { upsampleGrad, upsampleNearest } from "./upsample.ts";
 import { transformWeight, winograd } from "./winograd.ts";
 
 /** Stride 1 and an image of the same size. */
@@ -34,6 +35,8 @@ export interface Conv3x3Options {
   readonly shiftFirst?: number | undefined;
   /** Added to the result; has its shape. Differentiable. */
   readonly residual?: Tensor | undefined;
+  /** Convolve `x` doubled by nearest neighbours, of which no copy is made. Default false. */
+  readonly doubled?: boolean;
   /** Bounds what the convolution holds besides input and output; to test that. */
   readonly workBytes?: number;
   /** How the software family does weights as they are; `auto` goes by their size and the image's. For tests. */
@@ -73,14 +76,17 @@ export function winogradWeight(weight: Tensor, u?: Tensor): Tensor {
  *   or f16, which is 1.78 times or 3.6 times smaller. The software family does both by Winograd, with the
  *   same numbers, the former faster, but large ones directly on images of up to 36 cells; the gpu family
  *   does the latter always directly, which is faster there.
- * @returns `[batch, out, height, width]`. Differentiable in `x`, `shift` and `residual`; saves nothing.
+ * @returns `[batch, out, height, width]`, twice that if `x` is doubled. Differentiable in `x`, `shift` and
+ *   `residual`; saves nothing.
  */
 export function conv3x3(
   x: Tensor,
   weight: Tensor,
   options: Conv3x3Options = {},
 ): Tensor {
-  const [batch, channels, height, width] = image(x, "conv3x3");
+  const { doubled = false } = options;
+  const [batch, channels, ...small] = image(x, "conv3x3");
+  const [height, width] = doubled ? [2 * small[0], 2 * small[1]] : small;
   const raw = weight.shape.length === 4;
   const out = weight.shape[raw ? 0 : 1] ?? 0;
   expectSize(weight, (raw ? 9 : 16) * out * channels, "conv3x3");
@@ -97,27 +103,38 @@ export function conv3x3(
     shiftStride: shift ? strideOfShift(shift, batch) : 0,
     shiftFirst: shiftFirst ?? 0,
     residual,
+    doubled,
   };
   const few = !prefersWinograd(x.backend, [out, channels]) &&
     height * width <= FEW_CELLS;
   const asIs = raw &&
     (x.backend.family === "gpu" || variant === "columns" || few);
-  const y = asIs
-    ? direct(x, weight, [out, height, width], SAME, { ...added, workBytes })
-    : winograd(x, weight, [channels, out], false, { ...added, workBytes });
+  if (doubled && asIs && x.backend.family === "software") {
+    using large = upsampleNearest(x, [height, width]);
+    return conv3x3(large, weight, { ...options, doubled: false });
+  }
+  const to = [out, height, width] as const;
+  const y = !asIs
+    ? winograd(x, weight, [channels, out], false, { ...added, workBytes })
+    : doubled
+    ? convTiled(x, weight, to, { ...SAME, doubled }, added)
+    : direct(x, weight, to, SAME, { ...added, workBytes });
   const inputs = [
     x,
     ...(shift ? [shift] : []),
     ...(residual ? [residual] : []),
   ];
   record([y], inputs, [], ([g], needs) => {
-    const grads: (Tensor | undefined)[] = [
-      !needs[0]
-        ? undefined
-        : asIs
-        ? directGrad(g!, weight, [channels, height, width], SAME, workBytes)
-        : winograd(g!, weight, [out, channels], true, { workBytes }),
-    ];
+    const back = (): Tensor => {
+      const size = [channels, height, width] as const;
+      const large = asIs
+        ? directGrad(g!, weight, size, SAME, workBytes)
+        : winograd(g!, weight, [out, channels], true, { workBytes });
+      if (!doubled) return large;
+      using _ = large;
+      return upsampleGrad(large, small);
+    };
+    const grads = [needs[0] ? back() : undefined];
     if (shift) {
       grads.push(needs[1] ? sumCells(g!, shift, shiftFirst) : undefined);
     }

@@ -44,6 +44,12 @@ export interface Geometry {
   readonly left: number;
 }
 
+/** The same, perhaps of a larger image. */
+export interface DoubledGeometry extends Geometry {
+  /** The image is doubled by nearest neighbours first. */
+  readonly doubled?: boolean;
+}
+
 /** What is added to the result. */
 export interface Added {
   /** `[channels]`. */
@@ -70,7 +76,7 @@ export function convTiled(
   x: Tensor,
   weight: Tensor,
   to: readonly [number, number, number],
-  geometry: Geometry,
+  geometry: DoubledGeometry,
   added: Added = {},
 ): Tensor {
   return run(x, weight, to, geometry, added, false);
@@ -96,7 +102,7 @@ function run(
   x: Tensor,
   weight: Tensor,
   [channels, toHeight, toWidth]: readonly [number, number, number],
-  { kernel, stride, top, left }: Geometry,
+  { kernel, stride, top, left, doubled = false }: DoubledGeometry,
   { bias, shift, shiftStride = 0, shiftFirst = 0, residual }: Added,
   grad: boolean,
 ): Tensor {
@@ -132,6 +138,7 @@ function run(
       SIDE: kernel,
       STRIDE: stride,
       GRAD: Number(grad),
+      DOUBLED: Number(doubled),
       HALF: Number(weight.type === "f16"),
       BIAS: Number(!sums && bias !== undefined),
       SHIFT: Number(!sums && shift !== undefined),

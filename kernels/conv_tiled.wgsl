@@ -2,6 +2,7 @@
 //   forward: y[b,m,oy,ox] = sum_{c,ky,kx} w[m,c,ky,kx] x[b,c, STRIDE oy + ky - top, STRIDE ox + kx - left]
 //   GRAD:    y[b,m,iy,ix] = sum_{o,ky,kx} w[o,m,ky,kx] x[b,o,oy,ox]   (x: gradient on the result)
 //            over the o, ky, kx with STRIDE oy + ky - top = iy, STRIDE ox + kx - left = ix
+//   DOUBLED: forward of x doubled by nearest neighbours, x[b,c, (oy + ky - top) / 2, (ox + kx - left) / 2]
 //   (+ bias[m]) (+ shift[shiftFirst + b * shiftStride + m]) (+ residual); what lies outside of x is 0
 // M output channels, N = batch * toCells, K = channels * SIDE * SIDE, in the order of a checkpoint's
 // [out, in, SIDE, SIDE]. Tiles and parts as in gemm_tiled.
@@ -11,6 +12,7 @@ override QUADS: u32 = 2u; // of columns that a thread holds, 1 or 2
 override SIDE: u32 = 3u; // of the kernel
 override STRIDE: u32 = 1u;
 override GRAD: bool = false;
+override DOUBLED: bool = false;
 override HALF: bool = false; // w holds f16, two to a word
 override BIAS: bool = false;
 override SHIFT: bool = false;
@@ -71,6 +73,10 @@ fn gather(image: vec4u, high: vec4u, wide: vec4u, n: u32, k: u32) -> vec4f {
       row = row / STRIDE;
       column = column / STRIDE;
     }
+  }
+  if (DOUBLED) {
+    row = row / 2u; // what wrapped around stays past any height
+    column = column / 2u;
   }
   inside = inside & (row < vec4u(p.height)) & (column < vec4u(p.width));
   let plane = image + k / TAPS * p.height * p.width;

@@ -18,10 +18,11 @@ export function convTiledRef(
   const { M = 1, N = 1, channels = 1, height = 1, width = 1 } = p;
   const { toWidth = 1, toCells = 1, top = 0, left = 0 } = p;
   const { shiftStride = 0, shiftFirst = 0 } = p;
-  const { SIDE = 1, STRIDE = 1, GRAD = 0 } = flags;
+  const { SIDE = 1, STRIDE = 1, GRAD = 0, DOUBLED = 0 } = flags;
   /** Where a tap reads along one axis; -1 outside. */
   const source = (to: number, tap: number, before: number, size: number) => {
-    const at = GRAD ? (to + before - tap) / STRIDE : to * STRIDE + tap - before;
+    let at = GRAD ? (to + before - tap) / STRIDE : to * STRIDE + tap - before;
+    if (DOUBLED) at = Math.floor(at / 2);
     return Number.isInteger(at) && at >= 0 && at < size ? at : -1;
   };
   for (let n = 0; n < N; n++) {

@@ -29,30 +29,38 @@ export function upsampleNearest(
       `Cannot run upsample: [${outHeight}, ${outWidth}] must not be smaller than x: current shape is [${x.shape}]`,
     );
   }
-  const backend = x.backend;
-  const params = {
-    planes: batch * channels,
-    height,
-    width,
-    outHeight,
-    outWidth,
-  };
-  const y = backend.alloc([batch, channels, outHeight, outWidth]);
-  backend.dispatch(KERNEL, {
+  const y = x.backend.alloc([batch, channels, outHeight, outWidth]);
+  run(x, y, 0);
+  record([y], [x], [], ([g]) => [upsampleGrad(g!, [height, width])]);
+  return y;
+}
+
+/**
+ * The vjp of `upsampleNearest`: sums over the cells that repeat one.
+ *
+ * @param g Gradient on the result, `[batch, channels, outHeight, outWidth]`.
+ * @param size `[height, width]` of what was enlarged.
+ */
+export function upsampleGrad(
+  g: Tensor,
+  [height, width]: readonly [number, number],
+): Tensor {
+  const [batch = 0, channels = 0] = g.shape;
+  const dx = g.backend.alloc([batch, channels, height, width]);
+  run(g, dx, 1);
+  return dx;
+}
+
+/** From `x` to `y`, the larger of which is the enlarged one. */
+function run(x: Tensor, y: Tensor, GRAD: 0 | 1): void {
+  const [small, large] = GRAD ? [y, x] : [x, y];
+  const [batch = 0, channels = 0, height = 0, width = 0] = small.shape;
+  const [, , outHeight = 0, outWidth = 0] = large.shape;
+  const planes = batch * channels;
+  x.backend.dispatch(KERNEL, {
     bind: [x, y],
-    params: { ...params, count: y.size },
-    constants: { GRAD: 0 },
+    params: { planes, height, width, outHeight, outWidth, count: y.size },
+    constants: { GRAD },
     groups: elementGroups(y.size),
   });
-  record([y], [x], [], ([g]) => {
-    const dx = backend.alloc(x.shape);
-    backend.dispatch(KERNEL, {
-      bind: [g!, dx],
-      params: { ...params, count: dx.size },
-      constants: { GRAD: 1 },
-      groups: elementGroups(dx.size),
-    });
-    return [dx];
-  });
-  return y;
 }

@@ -5,12 +5,15 @@
  *
  * @see Lavin and Gray 2016, arXiv:1509.09308.
  */
+import doubledWgsl from "./winograd_doubled.wgsl" with { type: "text" };
 import inputWgsl from "./winograd_input.wgsl" with { type: "text" };
 import outputWgsl from "./winograd_output.wgsl" with { type: "text" };
+import planeWgsl from "./winograd_plane.wgsl" with { type: "text" };
 import weightWgsl from "./winograd_weight.wgsl" with { type: "text" };
 import { elementGroups, type Kernel, type Tensor } from "./backend.ts";
 import { gemm } from "./gemm.ts";
 import {
+  winogradDoubledRef,
   winogradInputRef,
   winogradOutputRef,
   winogradWeightRef,
@@ -29,21 +32,28 @@ const TILES = [
 ];
 const WEIGHT: Kernel = {
   name: "winograd_weight",
-  wgsl: weightWgsl,
+  wgsl: planeWgsl + weightWgsl,
   bindings: "rw",
-  params: ["count", "width", "stride", "first"],
+  params: ["count", "width", "stride", "first", "planes"],
   ref: winogradWeightRef,
 };
 const INPUT: Kernel = {
   name: "winograd_input",
-  wgsl: inputWgsl,
+  wgsl: planeWgsl + inputWgsl,
   bindings: "rw",
   params: [...TILES, "flip"],
   ref: winogradInputRef,
 };
+const DOUBLED: Kernel = {
+  name: "winograd_doubled",
+  wgsl: planeWgsl + doubledWgsl,
+  bindings: "rw",
+  params: ["count", "channels", "rows", "columns", "tiles", "first", "all"],
+  ref: winogradDoubledRef,
+};
 const OUTPUT: Kernel = {
   name: "winograd_output",
-  wgsl: outputWgsl,
+  wgsl: planeWgsl + outputWgsl,
   bindings: "rrrrw",
   params: [
     ...TILES,
@@ -51,6 +61,7 @@ const OUTPUT: Kernel = {
     "firstChannel",
     "shiftStride",
     "shiftFirst",
+    "planes",
     "flip",
     "bias",
     "shift",
@@ -61,8 +72,10 @@ const OUTPUT: Kernel = {
 /** Transformed tiles before and after the product stay below this. */
 const WORK_BYTES = 64 * 2 ** 20;
 
-/** What is added to the result, and how it is cut. */
+/** What is added to the result, how it is cut, and whether the image is doubled. */
 export interface WinogradOptions {
+  /** Double the image by nearest neighbours first, which leaves 9 of 16 products. Not with `flip`. */
+  readonly doubled?: boolean;
   /** `[to]`. */
   readonly bias?: Tensor | undefined;
   /** Of each batch element `to` numbers, from `shiftFirst` on. */
@@ -89,7 +102,7 @@ export interface KernelPart {
   readonly channels: number;
 }
 
-/** Transforms a part of `weight` `[out, in, 3, 3]` into `u` `[16, part.outs, part.channels]`. */
+/** Transforms a part of `weight` `[out, in, 3, 3]` into `u` `[16 or 9, part.outs, part.channels]`. */
 export function transformWeight(
   weight: Tensor,
   u: Tensor,
@@ -99,7 +112,13 @@ export function transformWeight(
   const count = outs * channels;
   weight.backend.dispatch(WEIGHT, {
     bind: [weight, u],
-    params: { count, width: channels, stride, first: out * stride + channel },
+    params: {
+      count,
+      width: channels,
+      stride,
+      first: out * stride + channel,
+      planes: u.size / count,
+    },
     constants: { HALF: Number(weight.type === "f16") },
     groups: elementGroups(count),
   });
@@ -111,7 +130,7 @@ export function transformWeight(
  * @param x `[batch, from, height, width]`.
  * @param weight `[16, out, in]`, or `[out, in, 3, 3]`, which is transformed piece by piece.
  * @param channels From how many to how many; with `flip` from `out` to `in`.
- * @returns `[batch, to, height, width]`.
+ * @returns `[batch, to, height, width]`; twice `height` and `width` where it is doubled.
  */
 export function winograd(
   x: Tensor,
@@ -121,12 +140,16 @@ export function winograd(
   options: WinogradOptions,
 ): Tensor {
   const { bias, shift, residual, workBytes = WORK_BYTES } = options;
-  const { shiftStride = 0, shiftFirst = 0 } = options;
-  const [batch = 0, , height = 0, width = 0] = x.shape;
+  const { shiftStride = 0, shiftFirst = 0, doubled = false } = options;
+  const scale = doubled ? 2 : 1;
+  const [batch = 0, , height = 0, width = 0] = x.shape.map((n, i) =>
+    i < 2 ? n : scale * n
+  );
   const backend = x.backend;
   const rows = Math.ceil(height / 2), columns = Math.ceil(width / 2);
   const all = batch * rows * columns;
-  const work = 16 * from * to * rows * columns; // of one batch element
+  const planes = doubled ? 9 : 16;
+  const work = planes * from * to * rows * columns; // of one batch element
   const raw = weight.shape.length === 4;
   const slice = raw ? atMost(workBytes / 2 / (64 * from), to) : to;
   const chunk = atMost(workBytes / (64 * (from + slice)), all);
@@ -136,7 +159,7 @@ export function winograd(
     // The transposed product reads U by columns.
     const lines = flip ? here : from;
     using u = raw
-      ? backend.alloc([16, flip ? from : here, lines])
+      ? backend.alloc([planes, flip ? from : here, lines])
       : weight.retain();
     if (raw) {
       transformWeight(
@@ -160,21 +183,21 @@ export function winograd(
         all,
         flip: Number(flip),
       };
-      using v = backend.alloc([16, from, tiles]);
-      backend.dispatch(INPUT, {
+      using v = backend.alloc([planes, from, tiles]);
+      backend.dispatch(doubled ? DOUBLED : INPUT, {
         bind: [x, v],
         params: { ...size, count: from * tiles / 4, channels: from },
         constants: { FOURS: Number(columns % 4 === 0) },
         groups: elementGroups(from * tiles / 4),
       });
-      using m = backend.alloc([16, here, tiles]);
+      using m = backend.alloc([planes, here, tiles]);
       gemm(
         [here, tiles, from],
         { tensor: u, stride: lines, batchStride: from * here },
         { tensor: v, stride: tiles, batchStride: from * tiles },
         { tensor: m, stride: tiles, batchStride: here * tiles },
         {
-          batch: 16,
+          batch: planes,
           a: flip ? "column" : "row",
           work,
         },
@@ -187,6 +210,7 @@ export function winograd(
           channels: to,
           slice: here,
           firstChannel: channel,
+          planes,
           shiftStride,
           shiftFirst,
           bias: Number(!!bias),

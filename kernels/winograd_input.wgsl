@@ -1,7 +1,7 @@
-// winograd_input: V[z,c,t] = (B^T d B)[z], d the 4x4 patch of tile t, which starts at (2 ty - 1, 2 tx - 1)
+// winograd_input: V[z,c,t] = (B^T d B)[row,column], z = plane(row, column), d the 4x4 patch of tile t, which
+// starts at (2 ty - 1, 2 tx - 1)
 //   B^T = [[1,0,-1,0],[0,1,1,0],[0,-1,1,0],[0,1,0,-1]]; outside the image is 0; t = (b, ty, tx)
-// flip stores row z where the transform of the flipped kernel has it (0 and 3 change places), so that
-// the same U serves the vjp. Only tiles first to first + tiles of the image are transformed, four to a thread;
+// flip stores a number where the transform of the flipped kernel has it, so that the same U serves the vjp. Only tiles first to first + tiles of the image are transformed, four to a thread;
 // past the last one it is repeated.
 override WG: u32 = 64u;
 override FOURS: bool = false; // the tiles of a row come in fours: those of a thread share what they read
@@ -61,14 +61,16 @@ fn lines(at: Place, r: i32) -> mat4x4f {
   );
 }
 
+fn store(at: u32, row: u32, column: u32, value: vec4f) {
+  let z = select(plane(row, column), flipped(row, column), p.flip != 0u);
+  v[z * (p.channels * p.tiles / 4u) + at] = value;
+}
+
 fn put(at: u32, row: u32, d: mat4x4f) {
-  let flip = p.flip != 0u;
-  let z = select(row, select(row, 3u - row, row == 0u || row == 3u), flip) * 4u;
-  let plane = p.channels * p.tiles / 4u;
-  v[select(z, z + 3u, flip) * plane + at] = d[0] - d[2];
-  v[(z + 1u) * plane + at] = d[1] + d[2];
-  v[(z + 2u) * plane + at] = d[2] - d[1];
-  v[select(z + 3u, z, flip) * plane + at] = d[1] - d[3];
+  store(at, row, 0u, d[0] - d[2]);
+  store(at, row, 1u, d[1] + d[2]);
+  store(at, row, 2u, d[2] - d[1]);
+  store(at, row, 3u, d[1] - d[3]);
 }
 
 @compute @workgroup_size(WG)

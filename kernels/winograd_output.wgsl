@@ -8,9 +8,10 @@ struct Params {
   slice: u32, firstChannel: u32,
   shiftStride: u32, // from one batch element's shifts to the next's, or 0 for one shared by the batch
   shiftFirst: u32,
+  planes: u32, // 16, or the first 9 if the others are 0
   flip: u32, bias: u32, shift: u32, // 1 or 0; no constants, as pipelines take a second to compile
 }
-@group(0) @binding(0) var<storage, read> m: array<vec4f>; // [16, slice, tiles]
+@group(0) @binding(0) var<storage, read> m: array<vec4f>; // [planes, slice, tiles]
 @group(0) @binding(1) var<storage, read> bias: array<f32>; // [channels]
 @group(0) @binding(2) var<storage, read> shift: array<f32>; // channels of each batch element, or of all
 @group(0) @binding(3) var<storage, read> residual: array<f32>; // like out
@@ -20,14 +21,18 @@ struct Params {
 // Left and right outputs of four tiles.
 struct Sides { left: vec4f, right: vec4f }
 
+fn number(row: u32, column: u32, i: u32) -> vec4f {
+  let z = select(plane(row, column), flipped(row, column), p.flip != 0u);
+  return m[z * (p.slice * p.tiles / 4u) + i];
+}
+
 fn line(row: u32, i: u32) -> Sides {
-  let flip = p.flip != 0u;
-  let z = select(row, select(row, 3u - row, row == 0u || row == 3u), flip) * 4u;
-  let plane = p.slice * p.tiles / 4u;
-  let a = m[select(z, z + 3u, flip) * plane + i];
-  let b = m[(z + 1u) * plane + i];
-  let c = m[(z + 2u) * plane + i];
-  let d = m[select(z + 3u, z, flip) * plane + i];
+  if (row == 2u && p.planes == 9u) { return Sides(); }
+  let a = number(row, 0u, i);
+  let b = number(row, 1u, i);
+  var c = vec4f();
+  if (p.planes > 9u) { c = number(row, 2u, i); }
+  let d = number(row, 3u, i);
   return Sides(a + b + c, b - c - d);
 }
 

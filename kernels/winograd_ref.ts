@@ -1,4 +1,4 @@
-/** Float64 definitions of the three Winograd transforms, as the matrices say. */
+/** Float64 definitions of the Winograd transforms, as the matrices say. */
 import type { Params } from "./backend.ts";
 
 // Row-major.
@@ -7,6 +7,15 @@ const G = Float64Array.of(1, 0, 0, 0.5, 0.5, 0.5, 0.5, -0.5, 0.5, 0, 0, 1);
 const B_TRANSPOSED = Float64Array.of(1, 0, -1, 0,  0, 1, 1, 0,  0, -1, 1, 0,  0, 1, 0, -1);
 const A_TRANSPOSED = Float64Array.of(1, 1, 1, 0, 0, 1, -1, -1);
 const FLIPPED = [3, 1, 2, 0];
+/** Planes of the numbers of a 4x4 matrix; see `plane` in WGSL. */
+const PLANES = [0, 1, 9, 2, 3, 4, 10, 5, 12, 13, 15, 14, 6, 7, 11, 8];
+/** How many hold what is not 0 for an image that was doubled. */
+const DOUBLED = 9;
+
+/** The plane of number z; `flip` says of which transform. */
+function planeOf(z: number, flip: number | undefined): number {
+  return PLANES[flip ? FLIPPED[z >> 2]! * 4 + FLIPPED[z & 3]! : z]!;
+}
 
 const half = new Float64Array(16);
 
@@ -41,13 +50,15 @@ function sandwich(
 /** `U = G w G^T`; bindings weight, u. */
 export function winogradWeightRef(
   [weight, u]: readonly Float64Array[],
-  { count = 0, width = 1, stride = 1, first = 0 }: Params,
+  { count = 0, width = 1, stride = 1, first = 0, planes = 16 }: Params,
 ): void {
   const out = new Float64Array(16);
   for (let i = 0; i < count; i++) {
     const at = 9 * (first + Math.floor(i / width) * stride + i % width);
     sandwich(G, weight!.subarray(at, at + 9), 3, out);
-    for (let z = 0; z < 16; z++) u![z * count + i] = out[z]!;
+    for (let z = 0; z < 16; z++) {
+      if (PLANES[z]! < planes) u![PLANES[z]! * count + i] = out[z]!;
+    }
   }
 }
 
@@ -56,17 +67,28 @@ export function winogradInputRef(
   [x, v]: readonly Float64Array[],
   p: Params,
 ): void {
-  const {
-    count = 0,
-    channels = 1,
-    height = 1,
-    width = 1,
-    rows = 1,
-    columns = 1,
-    tiles = 1,
-    first = 0,
-    all = 1,
-  } = p;
+  input(x!, v!, p, [p.height!, p.width!], 1);
+}
+
+/** The same of the doubled image, planes that are not 0. */
+export function winogradDoubledRef(
+  [x, v]: readonly Float64Array[],
+  p: Params,
+): void {
+  input(x!, v!, p, [p.rows!, p.columns!], 2);
+}
+
+/** The transform of an image whose cells are `scale` large. */
+function input(
+  x: Float64Array,
+  v: Float64Array,
+  p: Params,
+  [height, width]: readonly [number, number],
+  scale: number,
+): void {
+  const { count = 0, channels = 1, rows = 1, columns = 1 } = p;
+  const { tiles = 1, first = 0, all = 1, flip } = p;
+  const planes = scale === 2 ? DOUBLED : 16;
   const patch = new Float64Array(16);
   const out = new Float64Array(16);
   const plane = channels * tiles | 0;
@@ -77,17 +99,18 @@ export function winogradInputRef(
       width;
     const y0 = Math.floor(t % (rows * columns) / columns) * 2 - 1;
     const x0 = t % columns * 2 - 1;
-    for (let y = 0; y < 4; y++) {
-      for (let k = 0; k < 4; k++) {
-        const inside = y0 + y >= 0 && y0 + y < height && x0 + k >= 0 &&
-          x0 + k < width;
-        patch[y * 4 + k] = inside ? x![base + (y0 + y) * width + x0 + k]! : 0;
+    for (let dy = 0; dy < 4; dy++) {
+      const y = Math.floor((y0 + dy) / scale);
+      for (let dx = 0; dx < 4; dx++) {
+        const k = Math.floor((x0 + dx) / scale);
+        const inside = y >= 0 && y < height && k >= 0 && k < width;
+        patch[dy * 4 + dx] = inside ? x[base + y * width + k]! : 0;
       }
     }
     sandwich(B_TRANSPOSED, patch, 4, out);
     for (let z = 0; z < 16; z++) {
-      const at = p.flip ? FLIPPED[z >> 2]! * 4 + FLIPPED[z & 3]! : z;
-      v![at * plane + i] = out[z]!;
+      const at = planeOf(z, flip);
+      if (at < planes) v[at * plane + i] = out[z]!;
     }
   }
 }
@@ -117,6 +140,7 @@ export function winogradOutputRef(
     all = 1,
     slice = 1,
     firstChannel = 0,
+    planes = 16,
     shiftStride = 0,
     shiftFirst = 0,
   } = p;
@@ -129,8 +153,8 @@ export function winogradOutputRef(
     if (t >= all) continue;
     const b = Math.floor(t / (rows * columns));
     for (let z = 0; z < 16; z++) {
-      const at = p.flip ? FLIPPED[z >> 2]! * 4 + FLIPPED[z & 3]! : z;
-      values[z] = m[at * plane + i]!;
+      const at = planeOf(z, p.flip);
+      values[z] = at < planes ? m[at * plane + i]! : 0;
     }
     sandwich(A_TRANSPOSED, values, 4, square);
     const add = (p.bias ? bias[o]! : 0) +

@@ -1,4 +1,4 @@
-// winograd_weight: U[z,o,c] = (G w G^T)[z], w = weight[o0 + o, c0 + c] 3x3, z = 4 row + column
+// winograd_weight: U[z,o,c] = (G w G^T)[row,column], w = weight[o0 + o, c0 + c] 3x3, z = plane(row, column)
 // G = [[1,0,0],[1/2,1/2,1/2],[1/2,-1/2,1/2],[0,0,1]] (Lavin and Gray 2016, F(2x2,3x3))
 override WG: u32 = 64u;
 override HALF: bool = false; // weight holds f16, two to a word
@@ -7,9 +7,10 @@ struct Params {
   width: u32, // input channels of u
   stride: u32, // input channels of weight
   first: u32, // o0 * stride + c0
+  planes: u32, // 16, or the first 9
 }
 @group(0) @binding(0) var<storage, read> weight: array<u32>; // [out, in, 9], f32 by its bits or pairs of f16
-@group(0) @binding(1) var<storage, read_write> u: array<f32>; // [16, count]
+@group(0) @binding(1) var<storage, read_write> u: array<f32>; // [planes, count]
 @group(0) @binding(2) var<uniform> p: Params;
 
 fn tap(i: u32) -> f32 {
@@ -26,14 +27,14 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   let r1 = vec3f(tap(w + 3u), tap(w + 4u), tap(w + 5u));
   let r2 = vec3f(tap(w + 6u), tap(w + 7u), tap(w + 8u));
   put(i, 0u, r0);
-  put(i, 4u, 0.5 * (r0 + r1 + r2));
-  put(i, 8u, 0.5 * (r0 - r1 + r2));
-  put(i, 12u, r2);
+  put(i, 1u, 0.5 * (r0 + r1 + r2));
+  if (p.planes > 9u) { put(i, 2u, 0.5 * (r0 - r1 + r2)); }
+  put(i, 3u, r2);
 }
 
-fn put(i: u32, z: u32, v: vec3f) {
-  u[z * p.count + i] = v.x;
-  u[(z + 1u) * p.count + i] = 0.5 * (v.x + v.y + v.z);
-  u[(z + 2u) * p.count + i] = 0.5 * (v.x - v.y + v.z);
-  u[(z + 3u) * p.count + i] = v.z;
+fn put(i: u32, row: u32, v: vec3f) {
+  u[plane(row, 0u) * p.count + i] = v.x;
+  u[plane(row, 1u) * p.count + i] = 0.5 * (v.x + v.y + v.z);
+  if (p.planes > 9u) { u[plane(row, 2u) * p.count + i] = 0.5 * (v.x - v.y + v.z); }
+  u[plane(row, 3u) * p.count + i] = v.z;
 }

@@ -76,13 +76,27 @@ interface Conv3x3Case {
   readonly raw?: "f32" | "f16";
   readonly workBytes?: number;
   readonly variant?: Conv3x3Options["variant"];
+  readonly doubled?: boolean;
+}
+
+/** An image whose cells are repeated along both axes. */
+function repeated(x: Input): Input {
+  const [batch = 0, channels = 0, height = 0, width = 0] = x.shape;
+  const shape = [batch, channels, 2 * height, 2 * width];
+  const data = Float64Array.from({ length: 4 * x.data.length }, (_, i) => {
+    const row = Math.floor(i / (2 * width));
+    return x.data[(row >> 1) * width + (i % (2 * width) >> 1)]!;
+  });
+  return { shape, data };
 }
 
 async function checkConv3x3(given: Conv3x3Case): Promise<void> {
   // The gpu family has kernels for weights as they are; Winograd's are the other family's.
   const c: Conv3x3Case = KERNELS === "gpu" ? { raw: "f32", ...given } : given;
-  const { x: [batch, channels, height, width], out, numeric = true } = c;
+  const { out, numeric = true, doubled = false } = c;
   const x = input(1, c.x);
+  const large = doubled ? repeated(x) : x;
+  const [batch = 0, channels = 0, height = 0, width = 0] = large.shape;
   const shape = [out, channels, 3, 3];
   const weight = c.raw === "f16" ? halfInput(2, shape) : input(2, shape);
   const bias = c.bias ? input(3, [out]) : undefined;
@@ -118,6 +132,7 @@ async function checkConv3x3(given: Conv3x3Case): Promise<void> {
           residual: all[atResidual],
           ...workBytes ? { workBytes } : {},
           ...c.variant ? { variant: c.variant } : {},
+          doubled,
         }),
         ...c.raw ? [] : [u.retain()],
       ];
@@ -133,7 +148,7 @@ async function checkConv3x3(given: Conv3x3Case): Promise<void> {
     ],
     numeric,
     formula: () => {
-      const { out: y } = direct(x, weight, bias, {
+      const { out: y } = direct(large, weight, bias, {
         stride: 1,
         padding: [1, 1, 1, 1],
       });
@@ -160,6 +175,36 @@ test("conv3x3() takes weights as they are, f32 and f16", async () => {
     await checkConv3x3({ ...base, raw, bias: true, shift: "batch" });
     await checkConv3x3({ ...base, raw, x: [1, 3, 5, 5], out: 5 }); // odd halves
   }
+});
+
+test("conv3x3() doubles the image on the way", async () => {
+  const all = { bias: true, shift: "batch", residual: true } as const;
+  for (
+    const [height, width] of [[1, 1], [1, 3], [3, 1], [4, 5], [3, 4], [2, 8]]
+  ) {
+    const x = [2, 3, height!, width!] as const;
+    await checkConv3x3({ x, out: 5, doubled: true });
+    await checkConv3x3({ x, out: 5, doubled: true, raw: "f16", ...all });
+  }
+  // 40 tiles: pieces of 4 tiles and of 4 outputs, the last ones shorter.
+  const pieces = { x: [2, 9, 4, 5], out: 10, doubled: true } as const;
+  await checkConv3x3({ ...pieces, workBytes: 1024 });
+  await checkConv3x3({ ...pieces, workBytes: 1024, raw: "f32", ...all });
+  await checkConv3x3({ ...pieces, raw: "f32", variant: "columns", ...all });
+  const wide = { x: [1, 320, 8, 8], out: 160, doubled: true } as const;
+  await checkConv3x3({ ...wide, bias: true, numeric: false });
+});
+
+test("conv3x3() of a doubled image multiplies 9 times for four cells", () => {
+  using plan = new Plan();
+  using x = plan.alloc([1, 32, 8, 8]);
+  using weight = plan.alloc([64, 32, 3, 3]);
+  conv3x3(x, weight, { doubled: true }).dispose();
+  assert.equal(plan.flops, 2 * 9 * 32 * 64 * 8 * 8);
+  assert.equal(
+    plan.kernels.filter(({ kernel }) => kernel.name === "upsample").length,
+    0,
+  );
 });
 
 test("conv3x3() gives the same in pieces", async () => {
