@@ -498,6 +498,7 @@ export {
   KERNEL_CHOICES,
   type KernelChoice,
 } from "./kernels/family.ts";
+export { type MatrixUnits } from "./kernels/matrix_units.ts";
 export { type DeviceMemory, deviceMemory } from "./kernels/device_memory.ts";
 export { Plan } from "./kernels/plan.ts";
 export { Cpu } from "./kernels/cpu.ts";

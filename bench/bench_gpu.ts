@@ -4,7 +4,7 @@
  *
  *   deno task bench-gpu [--size 512] [--steps 50] [--guided 10] [--only kernels|passes|image|torch]...
  *     [--model sd15|tiny-scenes] [--folder out/full-size] [--python python3] [--peak TFLOPS] [--quick]
- *     [--backend webgpu] [--device native|dawn] [--kernels auto|software|gpu] [--json FILE]
+ *     [--backend webgpu] [--device native|dawn] [--kernels auto|software|gpu|matrix] [--json FILE]
  *
  * Needs Deno, the GPU's Vulkan driver, 2.2 GB of disk, and nothing from the network: peers that are not in
  * Deno's cache, and PyTorch where Python has none, are reported as absent. `--peak` is what shares of the

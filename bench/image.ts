@@ -127,7 +127,8 @@ async function countImage(
 ): Promise<
   Pick<ImageReport, "innerWork" | "denoiseWork" | "besideUnetBytes">
 > {
-  using plan = new WorkPlan(Infinity, model.backend.family);
+  const { family, matrix } = model.backend;
+  using plan = new WorkPlan(Infinity, family, matrix);
   const networks = await planNetworks(plan, model.facts, model.weights);
   const { request: full } = model.check(benchRequest(request));
   const { choice } = await model.plan(full);

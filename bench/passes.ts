@@ -94,7 +94,7 @@ export async function benchPasses(
   { rounds, sampleSeconds, say = () => {} }: PassOptions,
 ): Promise<PassReport> {
   using unet = await loadUnet(backend, source, { storage: weights });
-  using plan = new WorkPlan(Infinity, backend.family);
+  using plan = new WorkPlan(Infinity, backend.family, backend.matrix);
   using planned = await loadUnet(
     plan,
     {

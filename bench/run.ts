@@ -100,7 +100,7 @@ export async function bench(
     winwinlay: `winwinlay ${project.version}`,
     date: new Date().toISOString().slice(0, 10),
     backend: backend.description,
-    kernels: `${backend.family} kernels`,
+    kernels: `${backend.matrix ? "matrix" : backend.family} kernels`,
     runtime: process.versions.bun
       ? `bun ${process.versions.bun}`
       : `deno ${process.versions["deno"]}`,

@@ -40,7 +40,8 @@ export const WHERE_FLAGS: readonly Flag[] = [
     name: "kernels",
     value: "NAME",
     choices: KERNEL_CHOICES,
-    help: "auto is gpu, or software where the adapter is a processor (auto)",
+    help:
+      "auto is gpu, or software where the adapter is a processor; matrix is gpu with the UNet's products in 16 bits by matrix units, on Dawn (auto)",
   },
 ];
 

@@ -28,7 +28,8 @@ const LIMITS = [
   "maxComputeInvocationsPerWorkgroup",
 ];
 const GRID = 16; // latent cells along one side of the test
-const WORST_NMSE = 1e-6; // float32 is at 1e-12 or so; a wrong kernel is near 1
+/** float32 is at 1e-12 or so, products of 16 bits at 1e-7; a wrong kernel is near 1. */
+const WORST_NMSE = 1e-6;
 
 /** How the test of one backend went. */
 interface SelfTest {
@@ -71,9 +72,8 @@ export async function doctor(
   }
   tests.push({ backend: "cpu", ok: true, passSeconds: expected.seconds });
   // As `openBackend` chooses: the runtime's own WebGPU where it has one, else Dawn; else cpu.
-  const auto = (globalThis as { navigator?: { gpu?: unknown } }).navigator?.gpu
-    ? "native"
-    : "dawn";
+  const { navigator } = globalThis as { navigator?: { gpu?: unknown } };
+  const auto = navigator?.gpu && kernels !== "matrix" ? "native" : "dawn";
   const chosen = tests.find(({ backend }) => backend === auto) ??
     tests.at(-1)!;
   const host = `${process.platform} ${process.arch}`;

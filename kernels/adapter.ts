@@ -6,6 +6,7 @@
  */
 
 import { NoDeviceError } from "./errors.ts";
+import { MATRIX_FEATURE, MATRIX_TOGGLES } from "./matrix_units.ts";
 
 /** Which WebGPU implementation: the runtime's own `navigator.gpu`, or Dawn from npm. */
 export type DeviceChoice = "native" | "dawn";
@@ -33,6 +34,8 @@ export interface AdapterOptions {
   readonly device?: DeviceChoice;
   /** Default: "high-performance". */
   readonly powerPreference?: GPUPowerPreference;
+  /** Ask Dawn for its experimental matrix units, too; see `matrixUnits`. Default false. */
+  readonly matrix?: boolean;
   /** Cancels between the steps. */
   readonly signal?: AbortSignal;
 }
@@ -89,7 +92,12 @@ const WANTED_LIMITS = [
   "maxComputeWorkgroupsPerDimension",
 ];
 
-const WANTED_FEATURES = ["timestamp-query", "shader-f16", "subgroups"];
+const WANTED_FEATURES = [
+  "timestamp-query",
+  "shader-f16",
+  "subgroups",
+  MATRIX_FEATURE,
+];
 
 /** Dawn adapters give one device each: which were used, and how to ask for another. */
 const consumed = new WeakSet<GPUAdapter>();
@@ -115,7 +123,7 @@ export async function openAdapter(
 ): Promise<OpenedAdapter> {
   const choice = options.device ?? (nativeGpu() ? "native" : "dawn");
   options.signal?.throwIfAborted();
-  const gpu = choice === "dawn" ? await dawnGpu() : nativeGpu();
+  const gpu = choice === "dawn" ? await dawnGpu(options.matrix) : nativeGpu();
   const { runtime, runtimeVersion } = thisRuntime();
   if (!gpu) {
     throw new NoDeviceError(
@@ -147,7 +155,7 @@ export async function openAdapter(
  * May be called more than once with the same adapter, also on Dawn.
  *
  * @param opened From `openAdapter()`.
- * @param options `features`: taken if the adapter has them; by default timestamp-query, shader-f16 and, on Dawn only, subgroups.
+ * @param options `features`: taken if the adapter has them; by default timestamp-query, shader-f16 and, on Dawn only, subgroups and, with `matrix`, matrix units.
  * @returns The device. The caller destroys it.
  * @throws {NoDeviceError} If the adapter refuses.
  */
@@ -281,20 +289,20 @@ interface Dawn {
 }
 
 /**
- * Dawn's `GPU` object, one per process. The global reference is what keeps it
+ * Dawn's `GPU` object, one per process, and one more with matrix units. The global reference is what keeps it
  * alive: Bun's collector frees an instance that only its device refers to, and
  * the process then crashes within a second.
  */
-async function dawnGpu(): Promise<GPU> {
+async function dawnGpu(matrix = false): Promise<GPU> {
   const held = globalThis as unknown as Record<symbol, GPU | undefined>;
-  const key = Symbol.for("winwinlay.dawn");
+  const key = Symbol.for(`winwinlay.dawn${matrix ? ".matrix" : ""}`);
   const known = held[key];
   if (known) return known;
   const { create, globals } = await importDawn();
   const target = globalThis as unknown as Record<string, unknown>;
   for (const [name, value] of Object.entries(globals)) target[name] ??= value;
   if (thisRuntime().runtime === "deno") pollSlowly();
-  return held[key] ??= create([]);
+  return held[key] ??= create(matrix ? [...MATRIX_TOGGLES] : []);
 }
 
 /**

@@ -6,6 +6,7 @@
  * reference.
  */
 import { DeviceMemoryError } from "./errors.ts";
+import type { MatrixUnits } from "./matrix_units.ts";
 
 /** Numbers read from or written to a backend: float32 from a device, float64 from the references. */
 export type Floats = Float32Array | Float64Array;
@@ -121,6 +122,10 @@ export interface Backend extends Disposable {
   readonly family: KernelFamily;
   /** Adapter and runtime, for people. */
   readonly description: string;
+  /** What multiplies 16-bit matrices, if that was asked for; used while `halfProducts` is set. */
+  readonly matrix?: MatrixUnits | undefined;
+  /** Whether products may round what they multiply to 16 bits: while a network runs that bears it. */
+  halfProducts: boolean;
   /** The tape that records now, if any. Ops consult it. */
   tape: Recorder | undefined;
   /** Bytes held. */

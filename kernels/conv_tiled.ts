@@ -2,15 +2,18 @@
  * Convolutions of the gpu family: one matrix product that gathers its right side from the image, so
  * that weights stay as checkpoints have them and nothing is held besides input and output.
  */
+import matrixWgsl from "./conv_matrix.wgsl" with { type: "text" };
 import wgsl from "./conv_tiled.wgsl" with { type: "text" };
+import loadWgsl from "./conv_tiled_load.wgsl" with { type: "text" };
 import type { Kernel, Tensor } from "./backend.ts";
 import { convTiledRef } from "./conv_tiled_ref.ts";
+import { matrixKernel } from "./matrix_units.ts";
 import { splitSum } from "./split_sum.ts";
-import { cutOn, tileGroups } from "./tiles.ts";
+import { cutForMatrix, cutOn, tileGroups } from "./tiles.ts";
 
 const KERNEL: Kernel = {
   name: "conv_tiled",
-  wgsl,
+  wgsl: loadWgsl + wgsl,
   bindings: "rrrrrw",
   params: [
     "M",
@@ -111,11 +114,20 @@ function run(
   const [M, N, K] = [channels, batch * toCells, from * kernel * kernel];
   const { backend } = x;
   const y = backend.alloc([batch, channels, toHeight, toWidth]);
-  const { tile, parts, each } = cutOn(backend, M, toCells, K);
+  const HALF = Number(weight.type === "f16");
+  const units = backend.halfProducts && !grad && K % 8 === 0 && N > 32
+    ? backend.matrix
+    : undefined;
+  const { tile, parts, each } = units
+    ? cutForMatrix(M, toCells, K)
+    : cutOn(backend, M, toCells, K);
   using sums = parts > 1
     ? backend.alloc([batch, parts, M, toCells])
     : undefined;
-  backend.dispatch(KERNEL, {
+  const used = units
+    ? matrixKernel(KERNEL, [loadWgsl, matrixWgsl], units)
+    : KERNEL;
+  backend.dispatch(used, {
     bind: [weight, x, bias ?? x, shift ?? x, residual ?? x, sums ?? y],
     params: {
       M,
@@ -134,16 +146,16 @@ function run(
       each,
     },
     constants: {
-      ...tile,
+      // Short sums need no second set of registers.
+      ...units ? {} : { ...tile, LONG: Number(K > 64) },
       SIDE: kernel,
       STRIDE: stride,
       GRAD: Number(grad),
       DOUBLED: Number(doubled),
-      HALF: Number(weight.type === "f16"),
+      HALF,
       BIAS: Number(!sums && bias !== undefined),
       SHIFT: Number(!sums && shift !== undefined),
       RESIDUAL: Number(!sums && residual !== undefined),
-      LONG: Number(K > 64), // short sums need no second set of registers
       SPLIT: Number(sums !== undefined),
     },
     groups: [...tileGroups(tile, M, N), parts],

@@ -26,6 +26,8 @@ export class Cpu implements Backend {
   readonly family: KernelFamily;
   /** See `Backend`. */
   tape: Recorder | undefined = undefined;
+  /** See `Backend`; the references round nothing. */
+  halfProducts = false;
   #live = 0;
   #peak = 0;
   readonly #free = new Map<number, Float64Array[]>();

@@ -1,19 +1,23 @@
 /**
  * Which implementation of the matrix kernels runs: `software` keeps all in registers and multiplies
  * least, which is fast where every load costs the same; `gpu` shares tiles in workgroup memory, which
- * is fast where the arithmetic outruns the memory.
+ * is fast where the arithmetic outruns the memory. `matrix` are those of `gpu`, with products by matrix units.
  */
 import type { AdapterInfo } from "./adapter.ts";
 import type { KernelFamily } from "./backend.ts";
 
-/** A family by name, or `auto`: the one that suits the adapter. */
-export type KernelChoice = "auto" | KernelFamily;
+/**
+ * A family by name, or `auto`: the one that suits the adapter. `matrix` is `gpu` with products of 16-bit numbers
+ * in the UNet's forward passes, by what multiplies matrices in one instruction; see `matrixUnits`.
+ */
+export type KernelChoice = "auto" | KernelFamily | "matrix";
 
 /** The names that `--kernels` and its like take. */
 export const KERNEL_CHOICES: readonly KernelChoice[] = [
   "auto",
   "software",
   "gpu",
+  "matrix",
 ];
 
 /** A family, and why it was taken. */
@@ -39,6 +43,9 @@ export function chooseFamily(
         KERNEL_CHOICES.join(", ")
       }: current ${JSON.stringify(choice)}`,
     );
+  }
+  if (choice === "matrix") {
+    return { family: "gpu", why: "asked for, with matrix units" };
   }
   if (choice !== "auto") return { family: choice, why: "asked for" };
   return isFallbackAdapter

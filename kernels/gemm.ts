@@ -1,6 +1,8 @@
 /** Matrix products: one strided, batched kernel that linear layers, convolutions and attention share. */
 import wgsl from "./gemm.wgsl" with { type: "text" };
+import wgslMatrix from "./gemm_matrix.wgsl" with { type: "text" };
 import wgslTiled from "./gemm_tiled.wgsl" with { type: "text" };
+import wgslTiledLoad from "./gemm_tiled_load.wgsl" with { type: "text" };
 import wgslVec4 from "./gemm_vec4.wgsl" with { type: "text" };
 import type { Kernel, Tensor } from "./backend.ts";
 import { gemmRef, gemmTiledRef } from "./gemm_ref.ts";
@@ -10,9 +12,10 @@ import {
   texelPays,
   type TexelProduct,
 } from "./gemm_texel.ts";
+import { matrixKernel } from "./matrix_units.ts";
 import { transposeInto } from "./transpose.ts";
 import { splitSum } from "./split_sum.ts";
-import { cutOn, threadsAcross, tileGroups } from "./tiles.ts";
+import { cutForMatrix, cutOn, threadsAcross, tileGroups } from "./tiles.ts";
 
 const PARAMS = [
   "M",
@@ -65,7 +68,7 @@ const GEMM_VEC4: Kernel = { ...GEMM, name: "gemm_vec4", wgsl: wgslVec4 };
 const GEMM_TILED: Kernel = {
   ...GEMM,
   name: "gemm_tiled",
-  wgsl: wgslTiled,
+  wgsl: wgslTiledLoad + wgslTiled,
   bindings: "rrrrwrr",
   params: TILED_PARAMS,
   ref: gemmTiledRef,
@@ -226,23 +229,35 @@ export function gemm(
     variant === "tiled" || variant === "auto" && backend.family === "gpu"
   ) {
     if (shift) throw new RangeError("Cannot run gemm_tiled: it adds no shift");
-    const { tile, parts, each } = cutOn(backend, M, N, K);
+    const bQuads = !bRow && N % 4 === 0 && four(b);
+    // A few columns would leave most of a tile without work.
+    const units = backend.halfProducts && aRow && bQuads && N > 32 &&
+        [K, a.stride, a.offset ?? 0, a.batchStride ?? 0].every((n) =>
+          n % 8 === 0
+        )
+      ? backend.matrix
+      : undefined;
+    const { tile, parts, each } = units
+      ? cutForMatrix(M, N, K)
+      : cutOn(backend, M, N, K);
     using sums = parts > 1 ? backend.alloc([batch, parts, M, N]) : undefined;
     const aQuads = !aRow && M % 4 === 0 && four(a) && a.tensor.type === "f32";
-    const bQuads = !bRow && N % 4 === 0 && four(b);
     const [A, B, onRows, onAll, , C] = bind;
-    backend.dispatch(GEMM_TILED, {
+    const kernel = units
+      ? matrixKernel(GEMM_TILED, [wgslTiledLoad, wgslMatrix], units)
+      : GEMM_TILED;
+    backend.dispatch(kernel, {
       bind: [A, B, onRows, onAll, sums ?? C, A, B],
       params: { ...params, parts, each },
       constants: {
-        ...tile,
+        // Short sums need no second set of registers.
+        ...units ? {} : { ...tile, LONG: Number(K > 64) },
         A_HALF,
         A_ROW: Number(aRow),
         B_ROW: Number(bRow),
         BIAS: Number(!sums && bias !== undefined),
         RESIDUAL: Number(!sums && residual !== undefined),
         ACCUMULATE: Number(!sums && accumulate),
-        LONG: Number(K > 64), // short sums need no second set of registers
         A_QUAD: Number(aQuads),
         B_QUAD: Number(bQuads),
         SPLIT: Number(sums !== undefined),

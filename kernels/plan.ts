@@ -19,6 +19,7 @@ import {
   storedBytes,
   Tensor,
 } from "./backend.ts";
+import type { MatrixUnits } from "./matrix_units.ts";
 import { checkTensorBytes, Pool, Stages } from "./pool.ts";
 
 /** Counts bytes and work. */
@@ -33,6 +34,10 @@ export class Plan implements Backend {
   readonly maxTensorBytes: number;
   /** See `Backend`. */
   tape: Recorder | undefined = undefined;
+  /** See `Backend`. */
+  readonly matrix: MatrixUnits | undefined;
+  /** See `Backend`. */
+  halfProducts = false;
   readonly #kernels = new Map<string, PlannedKernel>();
   #flops = 0;
   #dispatches = 0;
@@ -49,10 +54,16 @@ export class Plan implements Backend {
    *
    * @param maxTensorBytes The adapter's binding limit: what exceeds it is an error, as on a device.
    * @param family Whose buffers are counted: that of the device which is planned for.
+   * @param matrix The device's matrix units, if they are used.
    */
-  constructor(maxTensorBytes = Infinity, family: KernelFamily = "software") {
+  constructor(
+    maxTensorBytes = Infinity,
+    family: KernelFamily = "software",
+    matrix?: MatrixUnits,
+  ) {
     this.maxTensorBytes = maxTensorBytes;
     this.family = family;
+    this.matrix = matrix;
   }
 
   /** Floating-point operations of the matrix products so far: two per multiplication. */

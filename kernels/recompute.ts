@@ -20,7 +20,7 @@ export function recompute(
   forward: () => readonly Tensor[],
 ): readonly Tensor[] {
   const { backend } = inputs[0];
-  const { tape } = backend;
+  const { tape, halfProducts } = backend;
   if (!tape) return forward();
   backend.tape = undefined;
   let outputs: readonly Tensor[];
@@ -31,7 +31,9 @@ export function recompute(
   }
   record(outputs, inputs, inputs, (grads, needs) => {
     using inner = new Tape(backend, inputs.filter((_, i) => needs[i]));
+    backend.halfProducts = halfProducts;
     const again = inner.run(forward);
+    backend.halfProducts = false;
     const seeds = again.flatMap((y, i) => {
       const grad = grads[i];
       return grad && inner.tracks(y) ? [[y, grad] as const] : [];

@@ -17,6 +17,8 @@ const TILES: readonly Tile[] = [
   { TX: 8, TY: 16, QUADS: 2 }, // 64 x 64
   { TX: 8, TY: 8, QUADS: 1 }, // 32 x 32
 ];
+/** What `matrix.wgsl` makes. */
+const MATRIX: Tile = { TX: 8, TY: 16, QUADS: 2 }; // 64 x 64
 /** For a few columns, such as one vector per picture: 128 x 8. */
 const NARROW: Tile = { TX: 2, TY: 32, QUADS: 1 };
 /** Workgroups that keep a large GPU busy; with fewer, tiles are smaller and sums are cut. */
@@ -67,6 +69,11 @@ export function cutOn(
 ): Cut {
   const found = cutFor(M, N, K);
   return kind === "cpu" ? { ...found, parts: 1, each: K } : found;
+}
+
+/** The same for matrix units, whose tiles have one size. */
+export function cutForMatrix(M: number, N: number, K: number): Cut {
+  return cut(MATRIX, M, N, K);
 }
 
 function cut(tile: Tile, M: number, N: number, K: number): Cut {

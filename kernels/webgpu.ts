@@ -31,6 +31,11 @@ import {
 } from "./backend.ts";
 import { DeviceLostError, DeviceMemoryError } from "./errors.ts";
 import { chooseFamily, type KernelChoice } from "./family.ts";
+import {
+  type MatrixInfo,
+  type MatrixUnits,
+  matrixUnits,
+} from "./matrix_units.ts";
 import { type Compiled, Pipelines } from "./pipelines.ts";
 import { checkTensorBytes, Pool } from "./pool.ts";
 import { StageTextures } from "./stage_textures.ts";
@@ -51,6 +56,10 @@ export class WebGpu implements Backend {
   readonly family: KernelFamily;
   /** What the adapter said about itself. */
   readonly adapter: OpenedAdapter;
+  /** See `Backend`. */
+  readonly matrix: MatrixUnits | undefined;
+  /** See `Backend`. */
+  halfProducts = false;
   /** See `Backend`. */
   tape: Recorder | undefined = undefined;
   /** See `Backend`. */
@@ -77,9 +86,11 @@ export class WebGpu implements Backend {
     adapter: OpenedAdapter,
     device: GPUDevice,
     family: KernelFamily,
+    matrix: MatrixUnits | undefined,
   ) {
     this.adapter = adapter;
     this.family = family;
+    this.matrix = matrix;
     this.#device = device;
     const { description, device: name, vendor } = adapter.info;
     this.description = `${
@@ -125,7 +136,7 @@ export class WebGpu implements Backend {
    * Opens a device.
    *
    * @param options.device `native` is the runtime's own WebGPU, `dawn` the npm package `webgpu`.
-   * @param options.kernels Which kernels run; `auto`, the default, goes by the adapter.
+   * @param options.kernels Which kernels run; `auto`, the default, goes by the adapter. `matrix` needs Dawn.
    * @throws {NoDeviceError} If there is no adapter, or one that cannot run the kernels.
    */
   static async open(
@@ -134,11 +145,22 @@ export class WebGpu implements Backend {
       kernels?: KernelChoice | undefined;
     } = {},
   ): Promise<WebGpu> {
-    const adapter = await openAdapter(
-      options.device ? { device: options.device } : {},
-    );
-    const { family } = chooseFamily(adapter.info, options.kernels);
-    return new WebGpu(adapter, await requestDevice(adapter), family);
+    const { kernels } = options;
+    const wanted = kernels === "matrix";
+    const device = options.device ?? (wanted ? "dawn" : undefined);
+    const opened = await openAdapter({
+      ...device ? { device } : {},
+      matrix: wanted,
+    });
+    const { family } = chooseFamily(opened.info, kernels);
+    const units = wanted
+      ? matrixUnits(
+        opened.features,
+        opened.adapter.info as MatrixInfo,
+        `${opened.info.description} (${opened.choice})`,
+      )
+      : undefined;
+    return new WebGpu(opened, await requestDevice(opened), family, units);
   }
 
   /** How many bind groups are kept; it stops growing once steps repeat. */

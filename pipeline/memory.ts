@@ -9,6 +9,7 @@ import type {
   StorageType,
 } from "../kernels/backend.ts";
 import { DeviceMemoryError } from "../kernels/errors.ts";
+import type { MatrixUnits } from "../kernels/matrix_units.ts";
 import { Plan } from "../kernels/plan.ts";
 import type { JsonObject } from "../weights/strict_json.ts";
 import {
@@ -65,6 +66,8 @@ export interface MemoryLimits {
   readonly maxTensorBytes: number;
   /** Which kernels run there: they hold different things. Default software. */
   readonly family?: KernelFamily;
+  /** Its matrix units, if they are used. */
+  readonly matrix?: MatrixUnits | undefined;
 }
 
 /** Latent cells along a tile's side that are tried, after the whole. Smaller ones show seams. */
@@ -120,9 +123,11 @@ export async function estimateMemory(
   model: PlannedModel,
   request: FullRequest,
   choice: MemoryChoice,
-  { maxTensorBytes, family }: MemoryLimits = { maxTensorBytes: Infinity },
+  { maxTensorBytes, family, matrix }: MemoryLimits = {
+    maxTensorBytes: Infinity,
+  },
 ): Promise<MemoryEstimate> {
-  using plan = new Plan(maxTensorBytes, family);
+  using plan = new Plan(maxTensorBytes, family, matrix);
   const networks = await planNetworks(plan, model, choice.weights);
   // Steps are alike, and a guided one has also what one without guidance has.
   const short: FullRequest = {
@@ -266,6 +271,6 @@ export function limitsOf(
   backend: Backend,
   bytes: number | undefined,
 ): MemoryLimits {
-  const { maxTensorBytes, family } = backend;
-  return { maxTensorBytes, family, bytes };
+  const { maxTensorBytes, family, matrix } = backend;
+  return { maxTensorBytes, family, matrix, bytes };
 }

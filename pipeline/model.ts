@@ -48,7 +48,10 @@ export interface OpenOptions extends FileOptions, MemoryOptions {
   readonly backend?: "auto" | "webgpu" | "cpu" | Backend | undefined;
   /** `native` is the runtime's own WebGPU, `dawn` the npm package `webgpu`. */
   readonly device?: DeviceChoice | undefined;
-  /** `gpu` or `software` kernels on WebGPU, or `auto`: what suits the adapter. Default auto. */
+  /**
+   * `gpu` or `software` kernels on WebGPU, or `auto`: what suits the adapter. `matrix` is `gpu` with the UNet's
+   * products in 16 bits, on Dawn and GPUs with matrix units. Default auto.
+   */
   readonly kernels?: KernelChoice | undefined;
   /**
    * Parts to run from their ONNX exports though there are safetensors too. Parts that have only an ONNX
@@ -75,10 +78,9 @@ export async function openBackend(
   try {
     return await WebGpu.open({ device, kernels });
   } catch (error) {
-    // Asked for a device by name: its absence is an error, not a reason to be slow.
-    if (backend === "webgpu" || device || !(error instanceof NoDeviceError)) {
-      throw error;
-    }
+    // Asked for by name: its absence is an error, not a reason to be slow.
+    const asked = backend === "webgpu" || device || kernels === "matrix";
+    if (asked || !(error instanceof NoDeviceError)) throw error;
     return cpu();
   }
 }

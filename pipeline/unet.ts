@@ -211,6 +211,22 @@ export function unetForward(
   conditioning: Conditioning,
   hooks: UnetHooks = {},
 ): Tensor {
+  const { backend } = unet;
+  backend.halfProducts = true; // UNets are published to run in 16 bits
+  try {
+    return forward(unet, latent, timestep, conditioning, hooks);
+  } finally {
+    backend.halfProducts = false;
+  }
+}
+
+function forward(
+  unet: Unet,
+  latent: Tensor,
+  timestep: number,
+  conditioning: Conditioning,
+  hooks: UnetHooks,
+): Tensor {
   const { config } = unet;
   const text = conditioning;
   const stage = (name: string, value: Tensor): Tensor => {

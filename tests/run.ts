@@ -13,6 +13,12 @@
  * deno-dawn-gpu  the same on Dawn, without memory and pixels
  * ```
  *
+ * And where an adapter has matrix units (a GPU, or lavapipe from Mesa 26 on), only if asked for:
+ *
+ * ```text
+ * deno-dawn-matrix  products by these
+ * ```
+ *
  * A configuration that cannot run is MISSING and fails the run unless
  * `--allow-missing` is given. The system is changed only with `--install` or in CI.
  */
@@ -33,14 +39,17 @@ import { countJunit, type Counts } from "./setup.ts";
 const HELP = `deno task test
 deno task test --only unit --only cpu --filter softmax
 
-  --only NAME       unit, cpu, deno-wgpu, deno-dawn, bun-dawn, cpu-gpu, deno-wgpu-gpu or
-                    deno-dawn-gpu; may be repeated
+  --only NAME       unit, cpu, deno-wgpu, deno-dawn, bun-dawn, cpu-gpu, deno-wgpu-gpu,
+                    deno-dawn-gpu or deno-dawn-matrix; may be repeated. Default all but the last
   --filter TEXT     only tests whose name contains TEXT
   --install         install a missing software Vulkan driver (root, apt); default in CI
   --software        use the software adapter even if there is a GPU; default in CI
   --allow-missing   a configuration that cannot run is not a failure (never in CI)
   --jobs N          configurations at a time, default 2: most use one processor at a time
   --limit-min N     stop a configuration after N minutes, default 45`;
+
+/** The suite that runs only where it is asked for. */
+const MATRIX = "deno-dawn-matrix";
 
 type Runtime = "deno" | "bun";
 
@@ -114,6 +123,12 @@ async function listSuites(): Promise<Suite[]> {
       { ...gpu("dawn"), ...family },
     ),
     suite("unit (bun)", "bun", unit.filter((path) => both.test(path)), cpu),
+    suite(
+      MATRIX,
+      "deno",
+      backend.filter((path) => path.endsWith("/matrix_test.ts")),
+      { ...gpu("dawn"), WINWINLAY_TEST_KERNELS: "matrix" },
+    ),
   ];
 }
 
@@ -332,7 +347,8 @@ async function main(): Promise<number> {
   const ci = !["", "0", "false"].includes(process.env.CI ?? "");
   const limitMin = Number(values["limit-min"]), jobs = Number(values.jobs);
   const all = await listSuites();
-  const only = values.only ?? all.map((suite) => suite.only);
+  const only = values.only ??
+    all.map((suite) => suite.only).filter((name) => name !== MATRIX);
   const unknown = only.filter((name) => !all.some((s) => s.only === name));
   const wrong = unknown.length > 0
     ? `Cannot run ${unknown.join(", ")}: there is no such configuration`

@@ -1,0 +1,134 @@
+/**
+ * Adapters that multiply matrices of 16-bit numbers by themselves, as GPUs with tensor cores do: Dawn's experimental
+ * `subgroup_matrix`. Products are some times faster and rounded to 16 bits before, so that somebody must ask for it
+ * (`--kernels matrix`); gradients and the VAE go on in 32 bits.
+ */
+import { NoDeviceError } from "./errors.ts";
+import matrixWgsl from "./matrix.wgsl" with { type: "text" };
+import type { Kernel } from "./backend.ts";
+
+/** The feature of WebGPU, which Dawn offers behind `MATRIX_TOGGLES`. */
+export const MATRIX_FEATURE = "chromium-experimental-subgroup-matrix";
+/** Flags of Dawn's instance. */
+export const MATRIX_TOGGLES: readonly string[] = [
+  "enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia",
+];
+/** Features that the kernels need. */
+export const MATRIX_NEEDS: readonly string[] = [
+  "shader-f16",
+  "subgroups",
+  MATRIX_FEATURE,
+];
+
+/** Sizes of what an adapter multiplies at once: `[M, K]` by `[K, N]`, f16, added up in f32. */
+export interface MatrixUnits {
+  /** Rows of the result. */
+  readonly M: number;
+  /** Its columns. */
+  readonly N: number;
+  /** Terms. */
+  readonly K: number;
+  /** Threads of a subgroup. */
+  readonly subgroup: number;
+}
+
+/** One way to multiply, as Dawn lists them. */
+interface MatrixConfig {
+  readonly componentType: string;
+  readonly resultComponentType: string;
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+}
+
+/** What of `GPUAdapterInfo` says how matrices are multiplied. */
+export interface MatrixInfo {
+  /** Least and most threads of a subgroup. */
+  readonly subgroupMinSize?: number;
+  /** See `subgroupMinSize`. */
+  readonly subgroupMaxSize?: number;
+  /** Ways to multiply. */
+  readonly subgroupMatrixConfigs?: Iterable<MatrixConfig>;
+}
+
+/**
+ * The units of an adapter that the kernels can use.
+ *
+ * @throws {NoDeviceError} If there are none; says what is missing.
+ */
+export function matrixUnits(
+  features: Iterable<string>,
+  info: MatrixInfo,
+  where: string,
+): MatrixUnits {
+  const there = new Set(features);
+  const absent = MATRIX_NEEDS.filter((name) => !there.has(name));
+  if (absent.length) {
+    throw new NoDeviceError(
+      `Cannot multiply by matrix units on ${where}: the device must offer ${MATRIX_NEEDS}, as Dawn does on GPUs with tensor cores: current one lacks ${absent}; leave --kernels out`,
+    );
+  }
+  const { subgroupMinSize: subgroup = 0, subgroupMaxSize } = info;
+  const configs = [...info.subgroupMatrixConfigs ?? []];
+  const fitting = configs.filter((c) => {
+    const size = threads(c, subgroup);
+    return c.componentType === "f16" && c.resultComponentType === "f32" &&
+      [c.M, c.N, c.K].every((n) => 32 % n === 0) && c.N % 4 === 0 &&
+      size <= 256 && size % 16 === 0;
+  });
+  // Larger ones read less.
+  const [best] = fitting.sort((a, b) => b.M * b.N - a.M * a.N);
+  if (!best || subgroup !== subgroupMaxSize) {
+    const list = configs.map((c) =>
+      `${c.componentType} x ${c.componentType} -> ${c.resultComponentType} ${c.M}x${c.N}x${c.K}`
+    );
+    throw new NoDeviceError(
+      `Cannot multiply by matrix units on ${where}: it must have f16 x f16 -> f32 in tiles that divide 32 and subgroups of one size: current subgroups ${subgroup} to ${subgroupMaxSize}, current tiles ${
+        list.join(", ") || "none"
+      }; leave --kernels out`,
+    );
+  }
+  const { M, N, K } = best;
+  return { M, N, K, subgroup };
+}
+
+/** Threads of a workgroup, as in `matrix.wgsl`. */
+function threads(
+  { M, N }: Pick<MatrixUnits, "M" | "N">,
+  subgroup: number,
+): number {
+  return 64 / (2 * M) * (64 / (2 * N)) * subgroup;
+}
+
+const made = new Map<string, Kernel>();
+
+/**
+ * A kernel of the gpu family by matrix units, with the same bindings, params and reference.
+ *
+ * @param kernel The kernel.
+ * @param load Where its numbers lie.
+ * @param calls What the main function calls.
+ */
+export function matrixKernel(
+  kernel: Kernel,
+  [load, calls]: readonly [string, string],
+  { M, N, K, subgroup }: MatrixUnits,
+): Kernel {
+  const name = `${
+    kernel.name.replace("tiled", "matrix")
+  }_${M}x${N}x${K}_${subgroup}`;
+  let known = made.get(name);
+  if (!known) {
+    const enabled = [
+      "f16",
+      "subgroups",
+      "chromium_experimental_subgroup_matrix",
+    ]
+      .map((extension) => `enable ${extension};\n`).join("");
+    const sizes =
+      `const FM = ${M}u; const FN = ${N}u; const FK = ${K}u; const SUBGROUP = ${subgroup}u;\n`;
+    const wgsl = enabled + sizes + load + calls + matrixWgsl;
+    made.set(name, known = { ...kernel, name, wgsl });
+  }
+  return known;
+}
