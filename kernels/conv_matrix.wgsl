@@ -28,6 +28,4 @@ fn octet(m: u32, k: u32) -> vec4u {
 
 fn quad(k: u32) -> vec4f { return gather(image, high, wide, column, k); }
 
-fn keep(m: u32, n: u32, sums: vec4f) {
-  if (n < p.N) { put(part, m, n, sums); }
-}
+fn keep(m: u32, n: u32, sums: vec4f) { put(part, m, n, sums); }

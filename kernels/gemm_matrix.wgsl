@@ -16,12 +16,10 @@ fn two(at: u32) -> u32 { return pack2x16float(vec2f(bitcast<f32>(a[at]), bitcast
 fn octet(m: u32, k: u32) -> vec4u {
   if (m >= p.M || k >= p.K) { return vec4u(); }
   let at = p.oa + z * p.sa + m * p.lda + k;
-  if (A_HALF) { return vec4u(a[at / 2u], a[at / 2u + 1u], a[at / 2u + 2u], a[at / 2u + 3u]); }
+  if (A_HALF) { return bitcast<vec4u>(aQuads[at / 8u]); }
   return vec4u(two(at), two(at + 2u), two(at + 4u), two(at + 6u));
 }
 
 fn quad(k: u32) -> vec4f { return quadOfB(p.ob + z * p.sb, column, k); }
 
-fn keep(m: u32, n: u32, sums: vec4f) {
-  if (n < p.N) { put(z, part, m, n, sums); }
-}
+fn keep(m: u32, n: u32, sums: vec4f) { put(z, part, m, n, sums); }

@@ -13,15 +13,17 @@ test("chooseFamily() goes by the adapter unless a family is asked for", () => {
   assert.equal(family(true, "auto"), "software");
   assert.equal(family(true, "gpu"), "gpu");
   assert.equal(family(false, "software"), "software");
+  assert.equal(family(true, "matrix"), "gpu");
   assert.throws(() => family(true, "fast" as KernelChoice), {
     name: "RangeError",
-    message: /must be one of auto, software, gpu: current "fast"/,
+    message: /must be one of auto, software, gpu, matrix: current "fast"/,
   });
 });
 
 test("the configured backend has the family that is asked for", async () => {
   const { family } = await testBackend();
-  if (KERNELS !== "auto") assert.equal(family, KERNELS);
+  if (KERNELS === "matrix") assert.equal(family, "gpu");
+  else if (KERNELS !== "auto") assert.equal(family, KERNELS);
   else if (BACKEND === "cpu") assert.equal(family, "software");
 });
 
@@ -39,6 +41,14 @@ test("openBackend() passes the family on", async () => {
     }
   }
 });
+
+if (BACKEND === "webgpu" && DEVICE === "native") {
+  test("openBackend() is not content with less than matrix units", () =>
+    assert.rejects(openBackend({ device: DEVICE, kernels: "matrix" }), {
+      name: "NoDeviceError",
+      message: /lacks .*chromium-experimental-subgroup-matrix; leave --kernels/,
+    }));
+}
 
 if (BACKEND === "webgpu") {
   test("WebGpu.open() takes the software family on a fallback adapter, gpu on others", async () => {
