@@ -2,8 +2,9 @@
  * Whole UNet passes against what their parts could do: a plain forward pass, and a guided inner step
  * (forward, energy, backward to the last guided site, Langevin update), both of one prompt.
  *
- * A pass's matrix products are counted on a plan; the largest of them are run again alone, in the same
- * rounds as the passes, which gives the rate that the pass could have if nothing else took time.
+ * A pass's matrix products are counted on a plan; the largest of them are run again alone, each with the copies
+ * of its matrices that it needs, in the same rounds as the passes, which gives the rate that the pass could have
+ * if nothing else took time.
  */
 import type { Backend, StorageType } from "../kernels/backend.ts";
 import type { WeightSource } from "../pipeline/weight_source.ts";

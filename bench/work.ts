@@ -12,6 +12,18 @@ import { toHalves } from "../kernels/half.ts";
 import { Plan } from "../kernels/plan.ts";
 import { rand } from "../tests/compare.ts";
 
+/** A copy to a stage that a product needs. */
+export interface StageCopy {
+  /** The stage. */
+  readonly name: StageName;
+  /** Which of the product's bindings is copied. */
+  readonly binding: number;
+  /** The first number. */
+  readonly first: number;
+  /** How many. */
+  readonly count: number;
+}
+
 /** Equal matrix products of a pass. */
 export interface Product {
   /** Same for equal ones, of any pass. */
@@ -22,6 +34,8 @@ export interface Product {
   readonly kernel: Kernel;
   /** One of them. */
   readonly dispatch: Dispatch;
+  /** What is copied before: a part of the product, as its norm and activation are not. */
+  readonly copies: readonly StageCopy[];
   /** How many. */
   readonly count: number;
   /** Operations of each. */
@@ -53,6 +67,8 @@ interface Staged {
 export class WorkPlan extends Plan {
   readonly #products = new Map<string, { count: number } & Product>();
   readonly #staged = new Map<string, Staged>();
+  /** What was copied since the last run, in order. */
+  #copied: (Staged & { readonly name: StageName })[] = [];
   #direct = 0;
   #bytes = 0;
   #dispatched = 0;
@@ -78,12 +94,20 @@ export class WorkPlan extends Plan {
       return;
     }
     this.#staged.set(key, { from, first, count });
+    this.#copied.push({ name, from, first, count });
     this.#bytes += 2 * storedBytes([count], from.type);
   }
 
   /** See `Backend`. */
   override dispatch(kernel: Kernel, what: Dispatch): void {
     const before = this.flops;
+    const copies = this.#copied.map(({ name, from, first, count }) => ({
+      name,
+      binding: what.bind.indexOf(from),
+      first,
+      count,
+    }));
+    this.#copied = [];
     super.dispatch(kernel, what);
     this.#dispatched++;
     this.#bytes += touchedBytes(kernel, what);
@@ -108,6 +132,7 @@ export class WorkPlan extends Plan {
       sizes,
       what.constants,
       what.bind.map((x) => what.bind.indexOf(x)),
+      copies.map(({ name, count }) => [name, count]),
     ]);
     const known = this.#products.get(key);
     if (known) {
@@ -119,6 +144,7 @@ export class WorkPlan extends Plan {
       name: productName(kernel, what),
       kernel,
       dispatch: what,
+      copies,
       count: 1,
       flops,
     });
@@ -233,27 +259,42 @@ export function dominant({ products, flops }: Work, share: number): Product[] {
   return chosen;
 }
 
-/** A product on a device, with tensors of its own full of random numbers. */
+/**
+ * A product on a device, with the copies that it needs, on tensors of its own full of random numbers. There are
+ * two sets of these, in turn: what a stage holds already is not copied again.
+ */
 export function replay(
   backend: Backend,
-  { kernel, dispatch }: Product,
+  { kernel, dispatch, copies }: Product,
 ): { readonly run: () => void; readonly dispose: () => void } {
-  const copies = new Map<Tensor, Tensor>();
-  const bind = dispatch.bind.map((x, i) => {
-    let copy = copies.get(x);
-    if (!copy) {
-      copy = backend.alloc(x.shape, x.type);
-      const numbers = rand(i, sizeOf(x.shape));
-      if (x.type === "f16") backend.writeHalf(copy, toHalves(numbers));
-      else backend.write(copy, numbers);
-      copies.set(x, copy);
-    }
-    return copy;
-  });
+  const held: Tensor[] = [];
+  const set = (): Tensor[] => {
+    const made = new Map<Tensor, Tensor>();
+    return dispatch.bind.map((x, i) => {
+      let copy = made.get(x);
+      if (!copy) {
+        copy = backend.alloc(x.shape, x.type);
+        const numbers = rand(i, sizeOf(x.shape));
+        if (x.type === "f16") backend.writeHalf(copy, toHalves(numbers));
+        else backend.write(copy, numbers);
+        made.set(x, copy);
+        held.push(copy);
+      }
+      return copy;
+    });
+  };
+  const sets = copies.length ? [set(), set()] : [set()];
+  let turn = 0;
   return {
-    run: () => backend.dispatch(kernel, { ...dispatch, bind }),
+    run() {
+      const bind = sets[turn++ % sets.length]!;
+      for (const { name, binding, first, count } of copies) {
+        backend.stage(name, bind[binding]!, first, count);
+      }
+      backend.dispatch(kernel, { ...dispatch, bind });
+    },
     dispose: () => {
-      for (const x of copies.values()) x.dispose();
+      for (const x of held) x.dispose();
     },
   };
 }

@@ -178,6 +178,42 @@ test("replay() runs a product with tensors of its own", async () => {
   assert.equal(cpu.memory.liveBytes, 0);
 });
 
+test("replay() copies anew what a product copies, and only that", async () => {
+  using plan = new WorkPlan();
+  const size = [64, 64, 256] as const; // large enough for stages on a device
+  const { products } = await plan.count(() => {
+    const [M, N, K] = size;
+    const [a, b, y] = [[M, K], [K, N], [M, N]].map((s) => plan.alloc(s));
+    for (let i = 0; i < 2; i++) { // the second time both are there
+      gemm(
+        [M, N, K],
+        { tensor: a!, stride: K },
+        { tensor: b!, stride: N },
+        { tensor: y!, stride: N },
+      );
+    }
+  });
+  assert.deepEqual(
+    products.map(({ copies, count }) => [
+      count,
+      copies.map((c) => [c.name, c.binding, c.first, c.count]),
+    ]),
+    [[1, [["a", 0, 0, 64 * 256], ["b", 1, 0, 256 * 64]]], [1, []]],
+  );
+  using again = new WorkPlan();
+  for (const product of products) {
+    const { run, dispose } = replay(again, product);
+    const { bytes } = await again.count(() => {
+      run();
+      run();
+    });
+    const copied = product.copies.length ? 2 * 2 * 4 * 2 * 64 * 256 : 0;
+    assert.equal(bytes - copied, 2 * 4 * (2 * 64 * 256 + 64 * 64));
+    dispose();
+  }
+  assert.equal(again.memory.liveBytes, 0);
+});
+
 test("transposed() swaps the last two axes", () => {
   const data = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
   assert.deepEqual([...transposed(data, [2, 2, 3])], [
