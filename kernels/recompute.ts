@@ -31,9 +31,13 @@ export function recompute(
   }
   record(outputs, inputs, inputs, (grads, needs) => {
     using inner = new Tape(backend, inputs.filter((_, i) => needs[i]));
-    backend.halfProducts = halfProducts;
-    const again = inner.run(forward);
-    backend.halfProducts = false;
+    let again: readonly Tensor[];
+    backend.halfProducts = halfProducts; // the same numbers as before
+    try {
+      again = inner.run(forward);
+    } finally {
+      backend.halfProducts = false;
+    }
     const seeds = again.flatMap((y, i) => {
       const grad = grads[i];
       return grad && inner.tracks(y) ? [[y, grad] as const] : [];

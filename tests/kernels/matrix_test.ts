@@ -7,6 +7,8 @@ import { linear } from "../../kernels/linear.ts";
 import type { Backend, Tensor } from "../../kernels/backend.ts";
 import { type MatrixInfo, matrixUnits } from "../../kernels/matrix_units.ts";
 import { Plan } from "../../kernels/plan.ts";
+import { recompute } from "../../kernels/recompute.ts";
+import { Tape } from "../../kernels/tape.ts";
 import { compare, rand } from "../compare.ts";
 import { BACKEND, KERNELS, testBackend } from "../backend.ts";
 import { toHalves } from "../../kernels/half.ts";
@@ -105,6 +107,29 @@ test("matrix units are used where a network bears it, by products they fit", () 
   assert.deepEqual(kernels(false, 8), tiled);
   assert.deepEqual(kernels(true, 5), tiled); // few cells
   assert.deepEqual(kernels(true, 8, 4), tiled); // no eights
+});
+
+test("what is run again on the way back takes matrix units as before; gradients do not", () => {
+  const units = { M: 16, N: 16, K: 16, subgroup: 32 };
+  using plan = new Plan(Infinity, "gpu", units);
+  const names: string[] = [];
+  const dispatch = plan.dispatch.bind(plan);
+  plan.dispatch = (kernel, what) => {
+    names.push(kernel.name);
+    dispatch(kernel, what);
+  };
+  using x = plan.alloc([1, 64, 8, 8]);
+  using weight = plan.alloc([32, 64], "f16");
+  using tape = new Tape(plan, [x]);
+  plan.halfProducts = true;
+  const [y] = tape.run(() => recompute([x], () => [linear(x, weight)]));
+  plan.halfProducts = false;
+  using seed = plan.alloc(y!.shape);
+  for (const grad of tape.backward([[y!, seed]])) grad.dispose();
+  y!.dispose();
+  const matrix = "gemm_matrix_16x16x16_32";
+  assert.deepEqual(names, [matrix, matrix, "gemm_tiled"]);
+  assert.equal(plan.halfProducts, false);
 });
 
 /** Of a sum of products whose operands were rounded to 11 bits each: sqrt(2 / 3) of half a unit, times 2. */
