@@ -65,7 +65,11 @@ export function matrixUnits(
   const absent = MATRIX_NEEDS.filter((name) => !there.has(name));
   if (absent.length) {
     throw new NoDeviceError(
-      `Cannot multiply by matrix units on ${where}: the device must offer ${MATRIX_NEEDS}, as Dawn does on GPUs with tensor cores: current one lacks ${absent}; leave --kernels out`,
+      `Cannot multiply by matrix units on ${where}: the device must offer ${
+        MATRIX_NEEDS.join(", ")
+      }, as Dawn does on GPUs with tensor cores: current one lacks ${
+        absent.join(", ")
+      }; leave --kernels out`,
     );
   }
   const { subgroupMinSize: subgroup = 0, subgroupMaxSize } = info;

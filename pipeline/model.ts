@@ -72,6 +72,11 @@ export async function openBackend(
 ): Promise<Backend> {
   const { backend = "auto", device, kernels } = options;
   if (typeof backend === "object") return backend;
+  if (backend === "cpu" && kernels === "matrix") {
+    throw new NoDeviceError(
+      "Cannot multiply by matrix units on cpu: they belong to GPUs; leave --kernels or --backend out",
+    );
+  }
   const cpu = () =>
     new Cpu(chooseFamily({ isFallbackAdapter: true }, kernels).family);
   if (backend === "cpu") return cpu();

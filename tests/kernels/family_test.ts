@@ -42,6 +42,12 @@ test("openBackend() passes the family on", async () => {
   }
 });
 
+test("openBackend() has no matrix units on the cpu", () =>
+  assert.rejects(openBackend({ backend: "cpu", kernels: "matrix" }), {
+    name: "NoDeviceError",
+    message: /units on cpu: they belong to GPUs/,
+  }));
+
 if (BACKEND === "webgpu" && DEVICE === "native") {
   test("openBackend() is not content with less than matrix units", () =>
     assert.rejects(openBackend({ device: DEVICE, kernels: "matrix" }), {

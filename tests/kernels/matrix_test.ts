@@ -72,7 +72,7 @@ test("matrixUnits() says what is missing", () => {
       message,
     });
   const good = info(32, config(16, 16, 16));
-  refused(["shader-f16"], good, /lacks subgroups,chromium-.*leave --kernels/);
+  refused(["shader-f16"], good, /lacks subgroups, chromium-.*leave --kernels/);
   refused(FEATURES, info(32), /current tiles none/);
   refused(
     FEATURES,
