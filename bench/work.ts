@@ -200,12 +200,24 @@ function touchedBytes(
     storedBytes([Math.min(x.size, most)], x.type);
   const [a, b] = bind as [Tensor, Tensor];
   if (name === "winograd_weight") {
-    return bytes(a, 9 * params["count"]!) + bytes(b);
+    const { count = 0, planes = 16 } = params;
+    return bytes(a, 9 * count) + bytes(b, planes * count);
+  }
+  if (name === "winograd_doubled") {
+    return bytes(a) + bytes(b, 9 * params["channels"]! * params["tiles"]!);
   }
   const { M = 0, N = 0, K = 0, Z = 1, sa, sb, parts = 1, flags = 0 } = params;
   const { SPLIT, ACCUMULATE = flags & 4 } = constants;
   const c = bind[bindings.indexOf("w")]!;
   const tensors = new Set(SPLIT ? [a, b, c] : bind); // split_sum adds the rest
+  if (name === "winograd_output") { // of `a` as many planes as were multiplied
+    tensors.delete(a);
+    const { planes = 16, slice = 0, tiles = 0 } = params;
+    return [...tensors].reduce(
+      (sum, x) => sum + bytes(x),
+      bytes(a, planes * slice * tiles),
+    );
+  }
   if (!name.startsWith("gemm")) {
     return [...tensors].reduce((sum, x) => sum + bytes(x), 0);
   }

@@ -102,11 +102,12 @@ export interface KernelPart {
   readonly channels: number;
 }
 
-/** Transforms a part of `weight` `[out, in, 3, 3]` into `u` `[16 or 9, part.outs, part.channels]`. */
+/** Transforms a part of `weight` `[out, in, 3, 3]` into `planes` of `u` `[16, part.outs, part.channels]`. */
 export function transformWeight(
   weight: Tensor,
   u: Tensor,
   { out, outs, channel, channels }: KernelPart,
+  planes: 9 | 16 = 16,
 ): void {
   const stride = weight.shape[1]!;
   const count = outs * channels;
@@ -117,7 +118,7 @@ export function transformWeight(
       width: channels,
       stride,
       first: out * stride + channel,
-      planes: u.size / count,
+      planes,
     },
     constants: { HALF: Number(weight.type === "f16") },
     groups: elementGroups(count),
@@ -159,7 +160,7 @@ export function winograd(
     // The transposed product reads U by columns.
     const lines = flip ? here : from;
     using u = raw
-      ? backend.alloc([planes, flip ? from : here, lines])
+      ? backend.alloc([16, flip ? from : here, lines])
       : weight.retain();
     if (raw) {
       transformWeight(
@@ -168,6 +169,7 @@ export function winograd(
         flip
           ? { out: 0, outs: from, channel, channels: here }
           : { out: channel, outs: here, channel: 0, channels: from },
+        planes,
       );
     }
     for (let first = 0; first < all; first += chunk) {
@@ -183,14 +185,15 @@ export function winograd(
         all,
         flip: Number(flip),
       };
-      using v = backend.alloc([planes, from, tiles]);
+      // Of 16 planes, too, if 9 are used: of buffers of one size the pool needs fewer.
+      using v = backend.alloc([16, from, tiles]);
       backend.dispatch(doubled ? DOUBLED : INPUT, {
         bind: [x, v],
         params: { ...size, count: from * tiles / 4, channels: from },
         constants: { FOURS: Number(columns % 4 === 0) },
         groups: elementGroups(from * tiles / 4),
       });
-      using m = backend.alloc([planes, here, tiles]);
+      using m = backend.alloc([16, here, tiles]);
       gemm(
         [here, tiles, from],
         { tensor: u, stride: lines, batchStride: from * here },

@@ -12,6 +12,7 @@ import { passInputs } from "../../bench/pass_inputs.ts";
 import { transposed } from "../../bench/transpose.ts";
 import { dominant, replay, WorkPlan } from "../../bench/work.ts";
 import { Cpu } from "../../kernels/cpu.ts";
+import { conv3x3 } from "../../kernels/conv.ts";
 import { gemm } from "../../kernels/gemm.ts";
 import { transformWeight } from "../../kernels/winograd.ts";
 import { loadUnet } from "../../pipeline/unet.ts";
@@ -136,6 +137,20 @@ test("WorkPlan counts a kernel once that is transformed in pieces", async () => 
     }
   });
   assert.equal(bytes, (9 * 2 + 16 * 4) * out * channels);
+});
+
+test("WorkPlan counts nine planes of sixteen where the image is doubled", async () => {
+  using plan = new WorkPlan();
+  using x = plan.alloc([1, 32, 8, 8]);
+  using weight = plan.alloc([64, 32, 3, 3]);
+  const work = await plan.count(() =>
+    conv3x3(x, weight, { doubled: true }).dispose()
+  );
+  const [u, v, m] = [9 * 64 * 32, 9 * 32 * 64, 9 * 64 * 64];
+  const staged = work.bytes / 4 -
+    (x.size + weight.size + 2 * u + 2 * v + 2 * m + 4 * 64 * 64);
+  assert.equal(work.directFlops, 2 * 9 * 64 * 32 * 16 * 16);
+  assert.equal(staged, 2 * (u + v)); // copied to stages, where products read them
 });
 
 test("WorkPlan counts a guided pass as dearer than a plain one, and names all its products", async () => {
