@@ -210,16 +210,14 @@ function touchedBytes(
   const { SPLIT, ACCUMULATE = flags & 4 } = constants;
   const c = bind[bindings.indexOf("w")]!;
   const tensors = new Set(SPLIT ? [a, b, c] : bind); // split_sum adds the rest
-  if (name === "winograd_output") { // of `a` as many planes as were multiplied
-    tensors.delete(a);
-    const { planes = 16, slice = 0, tiles = 0 } = params;
-    return [...tensors].reduce(
-      (sum, x) => sum + bytes(x),
-      bytes(a, planes * slice * tiles),
-    );
-  }
   if (!name.startsWith("gemm")) {
-    return [...tensors].reduce((sum, x) => sum + bytes(x), 0);
+    // Of what the inverse transform reads, as many planes as were multiplied.
+    const { planes = 0, slice = 0, tiles = 0 } = params;
+    const most = name === "winograd_output" ? planes * slice * tiles : Infinity;
+    return [...tensors].reduce(
+      (sum, x) => sum + bytes(x, x === a ? most : Infinity),
+      0,
+    );
   }
   for (const x of [a, b, c]) tensors.delete(x);
   const result = parts * Z * M * N;

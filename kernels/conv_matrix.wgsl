@@ -3,18 +3,12 @@
 // that of conv_tiled_load.
 var<private> part: u32;
 var<private> column: u32;
-var<private> image: vec4u;
-var<private> high: vec4u;
-var<private> wide: vec4u;
+var<private> four: Four;
 
 fn begin(group: vec3u, n: u32) {
   part = group.z;
   column = n;
-  let four = vec4u(n, n + 1u, n + 2u, n + 3u);
-  let to = four % p.toCells;
-  image = four / p.toCells * (p.channels * p.height * p.width);
-  high = to / p.toWidth * STRIDE - p.top;
-  wide = to % p.toWidth * STRIDE - p.left;
+  four = fourFrom(n);
 }
 
 fn two(at: u32) -> u32 { return pack2x16float(vec2f(bitcast<f32>(w[at]), bitcast<f32>(w[at + 1u]))); }
@@ -26,6 +20,6 @@ fn octet(m: u32, k: u32) -> vec4u {
   return vec4u(two(at), two(at + 2u), two(at + 4u), two(at + 6u));
 }
 
-fn quad(k: u32) -> vec4f { return gather(image, high, wide, column, k); }
+fn quad(k: u32) -> vec4f { return gather(four, column, k); }
 
 fn keep(m: u32, n: u32, sums: vec4f) { put(part, m, n, sums); }

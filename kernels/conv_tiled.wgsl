@@ -25,18 +25,7 @@ fn main(
   // A thread copies the same four columns for every k that it copies.
   let quad = thread % across;
   let n = n0 + 4u * quad;
-  let four = vec4u(n, n + 1u, n + 2u, n + 3u);
-  let to = four % p.toCells;
-  let image = four / p.toCells * (p.channels * p.height * p.width);
-  var high = to / p.toWidth;
-  var wide = to % p.toWidth;
-  if (GRAD) {
-    high += p.top;
-    wide += p.left;
-  } else {
-    high = high * STRIDE - p.top;
-    wide = wide * STRIDE - p.left;
-  }
+  let four = fourFrom(n);
   var c00 = vec4f(); var c01 = vec4f();
   var c10 = vec4f(); var c11 = vec4f();
   var c20 = vec4f(); var c21 = vec4f();
@@ -53,7 +42,7 @@ fn main(
         vec4f(weight(m, k), weight(m + 1u, k), weight(m + 2u, k), weight(m + 3u, k));
     }
     for (var k = thread / across; k < STEP; k += TY / QUADS) {
-      columns[k * (across + 1u) + quad] = gather(image, high, wide, n, first + k);
+      columns[k * (across + 1u) + quad] = gather(four, n, first + k);
     }
     workgroupBarrier();
     // Four at a time, which compilers unroll; past K all is 0, and parts end where steps do.

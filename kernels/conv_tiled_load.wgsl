@@ -48,17 +48,30 @@ fn cell(plane: u32, row: u32, column: u32, inside: bool) -> f32 {
   return x[plane + row * p.width + column];
 }
 
-// What the kernel's tap k reads for four columns: image is where each one's picture starts, high and
-// wide are where its taps start. Below 0 wraps around, past any height.
-fn gather(image: vec4u, high: vec4u, wide: vec4u, n: u32, k: u32) -> vec4f {
+// Of four columns: where each one's picture starts, and where its taps start there. Below 0 wraps around, past
+// any height.
+struct Four { image: vec4u, high: vec4u, wide: vec4u }
+
+fn fourFrom(n: u32) -> Four {
+  let four = vec4u(n, n + 1u, n + 2u, n + 3u);
+  let to = four % p.toCells;
+  let image = four / p.toCells * (p.channels * p.height * p.width);
+  let high = to / p.toWidth;
+  let wide = to % p.toWidth;
+  if (GRAD) { return Four(image, high + p.top, wide + p.left); }
+  return Four(image, high * STRIDE - p.top, wide * STRIDE - p.left);
+}
+
+// What the kernel's tap k reads for the four columns from n on.
+fn gather(four: Four, n: u32, k: u32) -> vec4f {
   if (k >= p.K) { return vec4f(); }
   let tap = k % TAPS;
-  var row = high + tap / SIDE;
-  var column = wide + tap % SIDE;
+  var row = four.high + tap / SIDE;
+  var column = four.wide + tap % SIDE;
   var inside = vec4u(n, n + 1u, n + 2u, n + 3u) < vec4u(p.N);
   if (GRAD) {
-    row = high - tap / SIDE;
-    column = wide - tap % SIDE;
+    row = four.high - tap / SIDE;
+    column = four.wide - tap % SIDE;
     if (STRIDE > 1u) {
       inside = inside & (row % STRIDE == vec4u()) & (column % STRIDE == vec4u());
       row = row / STRIDE;
@@ -70,7 +83,7 @@ fn gather(image: vec4u, high: vec4u, wide: vec4u, n: u32, k: u32) -> vec4f {
     column = column / 2u;
   }
   inside = inside & (row < vec4u(p.height)) & (column < vec4u(p.width));
-  let plane = image + k / TAPS * p.height * p.width;
+  let plane = four.image + k / TAPS * p.height * p.width;
   return vec4f(
     cell(plane.x, row.x, column.x, inside.x),
     cell(plane.y, row.y, column.y, inside.y),

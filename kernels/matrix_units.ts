@@ -14,7 +14,7 @@ export const MATRIX_TOGGLES: readonly string[] = [
   "enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia",
 ];
 /** Features that the kernels need. */
-export const MATRIX_NEEDS: readonly string[] = [
+const MATRIX_NEEDS: readonly string[] = [
   "shader-f16",
   "subgroups",
   MATRIX_FEATURE,
