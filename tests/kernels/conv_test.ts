@@ -239,16 +239,19 @@ test("conv3x3() goes by columns, alike in pieces and at once", async () => {
 });
 
 test("conv3x3() takes large kernels by columns where images have few cells", () => {
-  const kernels = (out: number, side: number): string[] => {
+  const kernels = (out: number, side: number, doubled = false): string[] => {
     using plan = new Plan();
     using x = plan.alloc([1, 512, side, side]);
     using weight = plan.alloc([out, 512, 3, 3], "f16");
-    conv3x3(x, weight).dispose();
+    conv3x3(x, weight, { doubled }).dispose();
     return plan.kernels.map(({ kernel }) => kernel.name);
   };
   assert.deepEqual(kernels(512, 6), ["im2col", "gemm_texel_half"]);
   assert.equal(kernels(512, 7)[0], "winograd_weight");
   assert.equal(kernels(510, 6)[0], "winograd_weight");
+  const columns = ["upsample", "im2col", "gemm_texel_half"];
+  assert.deepEqual(kernels(512, 3, true), columns);
+  assert.equal(kernels(512, 4, true)[1], "winograd_doubled");
 });
 
 test("conv3x3() matches a direct convolution for odd and even sizes", async () => {

@@ -48,6 +48,15 @@ test("openBackend() has no matrix units on the cpu", () =>
     message: /units on cpu: they belong to GPUs/,
   }));
 
+test("openBackend() does not go on without matrix units on the cpu", async () => {
+  try {
+    using own = await openBackend({ kernels: "matrix" });
+    assert.ok(own.matrix); // an adapter that has some
+  } catch (error) {
+    assert.equal((error as Error).name, "NoDeviceError");
+  }
+});
+
 if (BACKEND === "webgpu" && DEVICE === "native") {
   test("openBackend() is not content with less than matrix units", () =>
     assert.rejects(openBackend({ device: DEVICE, kernels: "matrix" }), {

@@ -105,7 +105,8 @@ test("matrix units are used where a network bears it, by products they fit", () 
   const tiled = ["gemm_tiled", "conv_tiled"];
   assert.deepEqual(kernels(true, 8), matrix);
   assert.deepEqual(kernels(false, 8), tiled);
-  assert.deepEqual(kernels(true, 5), tiled); // few cells
+  assert.deepEqual(kernels(true, 5), tiled); // no fours
+  assert.deepEqual(kernels(true, 4), tiled); // few cells
   assert.deepEqual(kernels(true, 8, 4), tiled); // no eights
 });
 
@@ -130,6 +131,28 @@ test("what is run again on the way back takes matrix units as before; gradients 
   const matrix = "gemm_matrix_16x16x16_32";
   assert.deepEqual(names, [matrix, matrix, "gemm_tiled"]);
   assert.equal(plan.halfProducts, false);
+});
+
+test("a convolution's gradient takes no matrix units, whoever allows them", () => {
+  using plan = new Plan(Infinity, "gpu", {
+    M: 16,
+    N: 16,
+    K: 16,
+    subgroup: 32,
+  });
+  using x = plan.alloc([1, 64, 8, 8]);
+  using weight = plan.alloc([32, 64, 3, 3], "f16");
+  using tape = new Tape(plan, [x]);
+  plan.halfProducts = true;
+  const [y] = tape.run(() => [conv3x3(x, weight)]);
+  using seed = plan.alloc(y!.shape);
+  for (const grad of tape.backward([[y!, seed]])) grad.dispose();
+  y!.dispose();
+  assert.deepEqual(
+    plan.kernels.map(({ kernel }) => kernel.name)
+      .filter((name) => name.startsWith("conv")),
+    ["conv_matrix_16x16x16_32", "conv_tiled"],
+  );
 });
 
 /** Of a sum of products whose operands were rounded to 11 bits each: sqrt(2 / 3) of half a unit, times 2. */
