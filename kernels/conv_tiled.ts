@@ -2,14 +2,15 @@
  * Convolutions of the gpu family: one matrix product that gathers its right side from the image, so
  * that weights stay as checkpoints have them and nothing is held besides input and output.
  */
-import matrixWgsl from "./conv_matrix.wgsl" with { type: "text" };
 import wgsl from "./conv_tiled.wgsl" with { type: "text" };
 import loadWgsl from "./conv_tiled_load.wgsl" with { type: "text" };
 import type { Kernel, Tensor } from "./backend.ts";
 import { convTiledRef } from "./conv_tiled_ref.ts";
-import { matrixKernel } from "./matrix_units.ts";
+import { halveTaps, turnedWeight } from "./halve.ts";
+import { largest } from "./largest.ts";
+import { matrixProduct } from "./matrix_product.ts";
 import { splitSum } from "./split_sum.ts";
-import { cutForMatrix, cutOn, tileGroups } from "./tiles.ts";
+import { cutOn, tileGroups } from "./tiles.ts";
 
 const KERNEL: Kernel = {
   name: "conv_tiled",
@@ -105,29 +106,43 @@ function run(
   x: Tensor,
   weight: Tensor,
   [channels, toHeight, toWidth]: readonly [number, number, number],
-  { kernel, stride, top, left, doubled = false }: DoubledGeometry,
-  { bias, shift, shiftStride = 0, shiftFirst = 0, residual }: Added,
+  geometry: DoubledGeometry,
+  added: Added,
   grad: boolean,
 ): Tensor {
+  const { kernel, stride, top, left, doubled = false } = geometry;
+  const { bias, shift, shiftStride = 0, shiftFirst = 0, residual } = added;
   const [batch = 0, from = 0, height = 0, width = 0] = x.shape;
   const toCells = toHeight * toWidth;
   const [M, N, K] = [channels, batch * toCells, from * kernel * kernel];
   const { backend } = x;
   const y = backend.alloc([batch, channels, toHeight, toWidth]);
   const HALF = Number(weight.type === "f16");
-  const units = backend.halfProducts && !grad && K % 8 === 0 && N > 32
-    ? backend.matrix
-    : undefined;
-  const { tile, parts, each } = units
-    ? cutForMatrix(M, toCells, K)
-    : cutOn(backend, M, toCells, K);
+  if (takesMatrix(x, geometry, toWidth, toCells)) {
+    using turned = grad ? turnedWeight(weight) : undefined;
+    using peaks = grad ? largest(x) : undefined;
+    using halves = halveTaps(x, doubled, peaks);
+    matrixProduct(
+      backend.matrix!,
+      [M, toCells, K],
+      { tensor: turned ?? weight, stride: K },
+      { tensor: halves, peaks, width: toWidth },
+      { tensor: y, stride: toCells, batchStride: M * toCells },
+      {
+        batch,
+        bias,
+        shift: shift &&
+          { tensor: shift, first: shiftFirst, stride: shiftStride },
+        residual,
+      },
+    );
+    return y;
+  }
+  const { tile, parts, each } = cutOn(backend, M, toCells, K);
   using sums = parts > 1
     ? backend.alloc([batch, parts, M, toCells])
     : undefined;
-  const used = units
-    ? matrixKernel(KERNEL, [loadWgsl, matrixWgsl], units)
-    : KERNEL;
-  backend.dispatch(used, {
+  backend.dispatch(KERNEL, {
     bind: [weight, x, bias ?? x, shift ?? x, residual ?? x, sums ?? y],
     params: {
       M,
@@ -147,7 +162,8 @@ function run(
     },
     constants: {
       // Short sums need no second set of registers.
-      ...units ? {} : { ...tile, LONG: Number(K > 64) },
+      ...tile,
+      LONG: Number(K > 64),
       SIDE: kernel,
       STRIDE: stride,
       GRAD: Number(grad),
@@ -175,4 +191,16 @@ function run(
     });
   }
   return y;
+}
+
+/** Whether matrix units do a convolution: those of networks, of images that are not small. */
+function takesMatrix(
+  { backend, shape: [, channels = 0] }: Tensor,
+  { kernel, stride, top, left }: Geometry,
+  width: number,
+  cells: number,
+): boolean {
+  return backend.halfProducts && backend.matrix !== undefined &&
+    kernel === 3 && stride === 1 && top === 1 && left === 1 &&
+    channels % 8 === 0 && width % 4 === 0 && cells > 32;
 }

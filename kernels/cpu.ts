@@ -15,6 +15,7 @@ import {
   Tensor,
 } from "./backend.ts";
 import { halfToNumber } from "./half.ts";
+import type { MatrixUnits } from "./matrix_units.ts";
 
 /** Runs the references in float64. Slow, exact, and there on every machine. */
 export class Cpu implements Backend {
@@ -26,7 +27,9 @@ export class Cpu implements Backend {
   readonly family: KernelFamily;
   /** See `Backend`. */
   tape: Recorder | undefined = undefined;
-  /** See `Backend`; the references round nothing. */
+  /** See `Backend`. */
+  readonly matrix: MatrixUnits | undefined;
+  /** See `Backend`. */
   halfProducts = false;
   #live = 0;
   #peak = 0;
@@ -36,9 +39,11 @@ export class Cpu implements Backend {
    * Starts with nothing.
    *
    * @param family Whose references run. Those of `software` are the quicker ones.
+   * @param matrix Let products be rounded to 16 bits where networks bear it, as units of such sizes do.
    */
-  constructor(family: KernelFamily = "software") {
+  constructor(family: KernelFamily = "software", matrix?: MatrixUnits) {
     this.family = family;
+    this.matrix = matrix;
   }
 
   /** See `Backend`. */

@@ -1,6 +1,5 @@
 /** Matrix products: one strided, batched kernel that linear layers, convolutions and attention share. */
 import wgsl from "./gemm.wgsl" with { type: "text" };
-import wgslMatrix from "./gemm_matrix.wgsl" with { type: "text" };
 import wgslTiled from "./gemm_tiled.wgsl" with { type: "text" };
 import wgslTiledLoad from "./gemm_tiled_load.wgsl" with { type: "text" };
 import wgslVec4 from "./gemm_vec4.wgsl" with { type: "text" };
@@ -12,10 +11,12 @@ import {
   texelPays,
   type TexelProduct,
 } from "./gemm_texel.ts";
-import { matrixKernel } from "./matrix_units.ts";
+import { halve } from "./halve.ts";
+import { largest } from "./largest.ts";
+import { matrixProduct } from "./matrix_product.ts";
 import { transposeInto } from "./transpose.ts";
 import { splitSum } from "./split_sum.ts";
-import { cutForMatrix, cutOn, threadsAcross, tileGroups } from "./tiles.ts";
+import { cutOn, threadsAcross, tileGroups } from "./tiles.ts";
 
 const PARAMS = [
   "M",
@@ -117,6 +118,8 @@ export interface GemmOptions {
   readonly residual?: Tensor | undefined;
   /** Add to what `C` holds instead of overwriting it. */
   readonly accumulate?: boolean;
+  /** B may be of any size, such as gradients: where products round it to 16 bits, it is scaled before. */
+  readonly scaled?: boolean;
   /**
    * Multiplications that decide which kernel runs, default those of one product. Must not depend on how a
    * batch is cut: kernels add up in different orders, and cutting must not change the result.
@@ -231,27 +234,29 @@ export function gemm(
     if (shift) throw new RangeError("Cannot run gemm_tiled: it adds no shift");
     const bQuads = !bRow && N % 4 === 0 && four(b);
     // A few columns would leave most of a tile without work.
-    const units = backend.halfProducts && aRow && bQuads && N > 32 &&
-        [K, a.stride, a.offset ?? 0, a.batchStride ?? 0].every((n) =>
+    const units = backend.halfProducts && bQuads && four(c) && N > 32 &&
+        [aRow ? K : M, a.stride, a.offset ?? 0, a.batchStride ?? 0].every((n) =>
           n % 8 === 0
         )
       ? backend.matrix
       : undefined;
-    const { tile, parts, each } = units
-      ? cutForMatrix(M, N, K)
-      : cutOn(backend, M, N, K);
+    if (units) {
+      using peaks = options.scaled ? largest(b.tensor) : undefined;
+      using halves = halve(b, [batch, K, N], peaks);
+      matrixProduct(units, [M, N, K], a, { tensor: halves, peaks }, c, options);
+      return;
+    }
+    const { tile, parts, each } = cutOn(backend, M, N, K);
     using sums = parts > 1 ? backend.alloc([batch, parts, M, N]) : undefined;
     const aQuads = !aRow && M % 4 === 0 && four(a) && a.tensor.type === "f32";
     const [A, B, onRows, onAll, , C] = bind;
-    const kernel = units
-      ? matrixKernel(GEMM_TILED, [wgslTiledLoad, wgslMatrix], units)
-      : GEMM_TILED;
-    backend.dispatch(kernel, {
+    backend.dispatch(GEMM_TILED, {
       bind: [A, B, onRows, onAll, sums ?? C, A, B],
       params: { ...params, parts, each },
       constants: {
         // Short sums need no second set of registers.
-        ...units ? {} : { ...tile, LONG: Number(K > 64) },
+        ...tile,
+        LONG: Number(K > 64),
         A_HALF,
         A_ROW: Number(aRow),
         B_ROW: Number(bRow),

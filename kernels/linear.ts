@@ -45,7 +45,7 @@ export function linear(
         { tensor: weight, stride: channels },
         { tensor: g!, stride: cells, batchStride: out * cells },
         { tensor: dx, stride: cells, batchStride: channels * cells },
-        { batch, a: "column" },
+        { batch, a: "column", scaled: true },
       );
     }
     return [dx, needs[1] ? g!.retain() : undefined];

@@ -4,8 +4,6 @@
  * (`--kernels matrix`); gradients and the VAE go on in 32 bits.
  */
 import { NoDeviceError } from "./errors.ts";
-import matrixWgsl from "./matrix.wgsl" with { type: "text" };
-import type { Kernel } from "./backend.ts";
 
 /** The feature of WebGPU, which Dawn offers behind `MATRIX_TOGGLES`. */
 export const MATRIX_FEATURE = "chromium-experimental-subgroup-matrix";
@@ -102,37 +100,4 @@ function threads(
   subgroup: number,
 ): number {
   return 64 / (2 * M) * (64 / (2 * N)) * subgroup;
-}
-
-const made = new Map<string, Kernel>();
-
-/**
- * A kernel of the gpu family by matrix units, with the same bindings, params and reference.
- *
- * @param kernel The kernel.
- * @param load Where its numbers lie.
- * @param calls What the main function calls.
- */
-export function matrixKernel(
-  kernel: Kernel,
-  [load, calls]: readonly [string, string],
-  { M, N, K, subgroup }: MatrixUnits,
-): Kernel {
-  const name = `${
-    kernel.name.replace("tiled", "matrix")
-  }_${M}x${N}x${K}_${subgroup}`;
-  let known = made.get(name);
-  if (!known) {
-    const enabled = [
-      "f16",
-      "subgroups",
-      "chromium_experimental_subgroup_matrix",
-    ]
-      .map((extension) => `enable ${extension};\n`).join("");
-    const sizes =
-      `const FM = ${M}u; const FN = ${N}u; const FK = ${K}u; const SUBGROUP = ${subgroup}u;\n`;
-    const wgsl = enabled + sizes + load + calls + matrixWgsl;
-    made.set(name, known = { ...kernel, name, wgsl });
-  }
-  return known;
 }

@@ -16,10 +16,17 @@ export interface Compiled {
   readonly pipeline: GPUComputePipeline;
 }
 
+/** What each run of a kernel needs, worked out once. */
+interface Prepared {
+  readonly params: readonly (readonly [name: string, float: boolean])[];
+  /** By constants. */
+  readonly pipelines: Map<string, GPUComputePipeline>;
+}
+
 /** Pipelines by kernel and constants, and the layouts of their bindings. */
 export class Pipelines {
   readonly #device: GPUDevice;
-  readonly #pipelines = new Map<string, GPUComputePipeline>();
+  readonly #kernels = new Map<Kernel, Prepared>();
   readonly #layouts = new Map<string, GPUBindGroupLayout>();
   #checks: Promise<void>[] = [];
   #error: Error | undefined;
@@ -62,10 +69,28 @@ export class Pipelines {
     return layout;
   }
 
+  /** The fields of a kernel's uniform struct, in order, and which of them are floats. */
+  params(kernel: Kernel): Prepared["params"] {
+    return this.#of(kernel).params;
+  }
+
+  #of(kernel: Kernel): Prepared {
+    let known = this.#kernels.get(kernel);
+    if (!known) {
+      const params = kernel.params.map((field) => {
+        const float = field.endsWith(":f");
+        return [float ? field.slice(0, -2) : field, float] as const;
+      });
+      this.#kernels.set(kernel, known = { params, pipelines: new Map() });
+    }
+    return known;
+  }
+
   /** The pipeline of a kernel, compiled now if it was not before. */
   get(kernel: Kernel, constants: Params): GPUComputePipeline {
-    const key = keyOf(kernel, constants);
-    let pipeline = this.#pipelines.get(key);
+    const { pipelines } = this.#of(kernel);
+    const key = keyOf(constants);
+    let pipeline = pipelines.get(key);
     if (!pipeline) {
       this.#device.pushErrorScope("validation");
       pipeline = this.#device.createComputePipeline(
@@ -73,10 +98,10 @@ export class Pipelines {
       );
       this.#checks.push(
         this.#device.popErrorScope().then((error) => {
-          if (error) this.#fail(key, error.message);
+          if (error) this.#fail(kernel, constants, error.message);
         }),
       );
-      this.#pipelines.set(key, pipeline);
+      pipelines.set(key, pipeline);
     }
     return pipeline;
   }
@@ -85,16 +110,17 @@ export class Pipelines {
   async prepare(kernels: readonly PlannedKernel[]): Promise<Compiled[]> {
     const made = await Promise.all(
       kernels.map(async ({ kernel, constants }) => {
-        const key = keyOf(kernel, constants);
+        const { pipelines } = this.#of(kernel);
+        const key = keyOf(constants);
         try {
-          const pipeline = this.#pipelines.get(key) ??
+          const pipeline = pipelines.get(key) ??
             await this.#device.createComputePipelineAsync(
               this.#describe(kernel, constants),
             );
-          this.#pipelines.set(key, pipeline);
+          pipelines.set(key, pipeline);
           return { kernel, pipeline };
         } catch (error) {
-          this.#fail(key, (error as Error).message);
+          this.#fail(kernel, constants, (error as Error).message);
           return undefined;
         }
       }),
@@ -104,7 +130,7 @@ export class Pipelines {
 
   #describe(kernel: Kernel, constants: Params): GPUComputePipelineDescriptor {
     return {
-      label: keyOf(kernel, constants),
+      label: labelOf(kernel, constants),
       layout: this.#device.createPipelineLayout({
         bindGroupLayouts: [this.layout(kernel.bindings)],
       }),
@@ -119,11 +145,20 @@ export class Pipelines {
     };
   }
 
-  #fail(key: string, message: string): void {
-    this.#error ??= new Error(`Cannot compile ${key}: ${message}`);
+  #fail(kernel: Kernel, constants: Params, message: string): void {
+    this.#error ??= new Error(
+      `Cannot compile ${labelOf(kernel, constants)}: ${message}`,
+    );
   }
 }
 
-function keyOf(kernel: Kernel, constants: Params): string {
+/** Made for each run: JSON takes three times as long. */
+function keyOf(constants: Params): string {
+  let key = "";
+  for (const name in constants) key += `${name} ${constants[name]} `;
+  return key;
+}
+
+function labelOf(kernel: Kernel, constants: Params): string {
   return `${kernel.name} ${JSON.stringify(constants)}`;
 }

@@ -20,7 +20,7 @@ export function recompute(
   forward: () => readonly Tensor[],
 ): readonly Tensor[] {
   const { backend } = inputs[0];
-  const { tape, halfProducts } = backend;
+  const { tape } = backend;
   if (!tape) return forward();
   backend.tape = undefined;
   let outputs: readonly Tensor[];
@@ -31,13 +31,7 @@ export function recompute(
   }
   record(outputs, inputs, inputs, (grads, needs) => {
     using inner = new Tape(backend, inputs.filter((_, i) => needs[i]));
-    let again: readonly Tensor[];
-    backend.halfProducts = halfProducts; // the same numbers as before
-    try {
-      again = inner.run(forward);
-    } finally {
-      backend.halfProducts = false;
-    }
+    const again = inner.run(forward);
     const seeds = again.flatMap((y, i) => {
       const grad = grads[i];
       return grad && inner.tracks(y) ? [[y, grad] as const] : [];

@@ -10,6 +10,7 @@ interface Node {
   readonly inputs: readonly Tensor[];
   readonly saved: readonly Tensor[];
   readonly vjp: Vjp;
+  readonly halfProducts: boolean;
 }
 
 /**
@@ -91,7 +92,8 @@ export class Tape implements Recorder, Disposable {
     if (!inputs.some((x) => this.#tracked.has(x))) return;
     for (const s of saved) s.retain();
     for (const y of outputs) this.#tracked.add(y);
-    this.#nodes.push({ outputs, inputs, saved, vjp });
+    const { halfProducts } = this.#backend;
+    this.#nodes.push({ outputs, inputs, saved, vjp, halfProducts });
   }
 
   /**
@@ -126,7 +128,7 @@ export class Tape implements Recorder, Disposable {
       const outputGrads = node.outputs.map((y) => grads.get(y));
       if (outputGrads.some((g) => g)) {
         const needs = node.inputs.map((x) => this.#tracked.has(x));
-        const inputGrads = node.vjp(outputGrads, needs);
+        const inputGrads = this.#vjp(node, outputGrads, needs);
         node.inputs.forEach((x, i) => {
           const grad = inputGrads[i];
           if (grad && needs[i]) this.#accumulate(grads, x, grad);
@@ -148,6 +150,22 @@ export class Tape implements Recorder, Disposable {
       return grad ??
         this.#backend.upload(new Float32Array(leaf.size), leaf.shape);
     });
+  }
+
+  /** With products as on the way there. */
+  #vjp(
+    { vjp, halfProducts }: Node,
+    grads: readonly (Tensor | undefined)[],
+    needs: readonly boolean[],
+  ): readonly (Tensor | undefined)[] {
+    const backend = this.#backend;
+    const before = backend.halfProducts;
+    backend.halfProducts = halfProducts;
+    try {
+      return vjp(grads, needs);
+    } finally {
+      backend.halfProducts = before;
+    }
   }
 
   #accumulate(grads: Map<Tensor, Tensor>, x: Tensor, grad: Tensor): void {

@@ -295,28 +295,25 @@ export class WebGpu implements Backend {
     const pipeline = this.#pipelines.get(kernel, constants);
     if (this.#slot === SUBMITTED[this.family]) this.flush();
     const offset = UNIFORM_STEP * this.#slot++;
-    kernel.params.forEach((field, i) => {
-      const float = field.endsWith(":f");
-      const value = params[float ? field.slice(0, -2) : field];
+    let at = offset;
+    for (const [field, float] of this.#pipelines.params(kernel)) {
+      const value = params[field];
       if (value === undefined) {
         throw new RangeError(
           `Cannot run ${kernel.name}: param "${field}" must be given`,
         );
       }
-      if (float) this.#uniformView.setFloat32(offset + 4 * i, value, true);
-      else this.#uniformView.setUint32(offset + 4 * i, value, true);
-    });
+      if (float) this.#uniformView.setFloat32(at, value, true);
+      else this.#uniformView.setUint32(at, value, true);
+      at += 4;
+    }
     expectAlive(kernel, bind);
-    bind.forEach((x, binding) => {
-      this.#touched.add(x.storage as GPUBuffer);
-      if (kernel.bindings[binding] === "w") {
-        this.#stages.forget(x.storage as GPUBuffer);
-      }
-    });
-    const group = this.#group(
-      kernel.bindings,
-      bind.map((x) => x.storage as GPUBuffer),
-    );
+    const buffers = bind.map((x) => x.storage as GPUBuffer);
+    for (let i = 0; i < buffers.length; i++) {
+      this.#touched.add(buffers[i]!);
+      if (kernel.bindings[i] === "w") this.#stages.forget(buffers[i]!);
+    }
+    const group = this.#group(kernel.bindings, buffers);
     this.#encoder ??= this.#device.createCommandEncoder();
     this.#pass ??= this.#encoder.beginComputePass();
     this.#pass.setPipeline(pipeline);
