@@ -3,18 +3,18 @@
  * that weights stay as checkpoints have them and nothing is held besides input and output.
  */
 import wgsl from "./conv_tiled.wgsl" with { type: "text" };
-import loadWgsl from "./conv_tiled_load.wgsl" with { type: "text" };
 import type { Kernel, Tensor } from "./backend.ts";
 import { convTiledRef } from "./conv_tiled_ref.ts";
 import { halveTaps, turnedWeight } from "./halve.ts";
 import { largest } from "./largest.ts";
 import { matrixProduct } from "./matrix_product.ts";
 import { splitSum } from "./split_sum.ts";
+import { tiledKernel } from "./tiled.ts";
 import { cutOn, tileGroups } from "./tiles.ts";
 
 const KERNEL: Kernel = {
   name: "conv_tiled",
-  wgsl: loadWgsl + wgsl,
+  wgsl,
   bindings: "rrrrrw",
   params: [
     "M",
@@ -142,7 +142,7 @@ function run(
   using sums = parts > 1
     ? backend.alloc([batch, parts, M, toCells])
     : undefined;
-  backend.dispatch(KERNEL, {
+  backend.dispatch(tiledKernel(KERNEL, tile), {
     bind: [weight, x, bias ?? x, shift ?? x, residual ?? x, sums ?? y],
     params: {
       M,
@@ -162,8 +162,9 @@ function run(
     },
     constants: {
       // Short sums need no second set of registers.
-      ...tile,
-      LONG: Number(K > 64),
+      LONG: Number(K > 128),
+      A_LINES: Number(!grad && K % 4 === 0),
+      FOURS: Number(toWidth % 4 === 0),
       SIDE: kernel,
       STRIDE: stride,
       GRAD: Number(grad),

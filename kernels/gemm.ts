@@ -1,7 +1,6 @@
 /** Matrix products: one strided, batched kernel that linear layers, convolutions and attention share. */
 import wgsl from "./gemm.wgsl" with { type: "text" };
 import wgslTiled from "./gemm_tiled.wgsl" with { type: "text" };
-import wgslTiledLoad from "./gemm_tiled_load.wgsl" with { type: "text" };
 import wgslVec4 from "./gemm_vec4.wgsl" with { type: "text" };
 import type { Kernel, Tensor } from "./backend.ts";
 import { gemmRef, gemmTiledRef } from "./gemm_ref.ts";
@@ -16,6 +15,7 @@ import { largest } from "./largest.ts";
 import { matrixProduct } from "./matrix_product.ts";
 import { transposeInto } from "./transpose.ts";
 import { splitSum } from "./split_sum.ts";
+import { tiledKernel } from "./tiled.ts";
 import { cutOn, threadsAcross, tileGroups } from "./tiles.ts";
 
 const PARAMS = [
@@ -69,8 +69,8 @@ const GEMM_VEC4: Kernel = { ...GEMM, name: "gemm_vec4", wgsl: wgslVec4 };
 const GEMM_TILED: Kernel = {
   ...GEMM,
   name: "gemm_tiled",
-  wgsl: wgslTiledLoad + wgslTiled,
-  bindings: "rrrrwrr",
+  wgsl: wgslTiled,
+  bindings: "rrrrwr",
   params: TILED_PARAMS,
   ref: gemmTiledRef,
 };
@@ -243,27 +243,34 @@ export function gemm(
     if (units) {
       using peaks = options.scaled ? largest(b.tensor) : undefined;
       using halves = halve(b, [batch, K, N], peaks);
-      matrixProduct(units, [M, N, K], a, { tensor: halves, peaks }, c, options);
+      matrixProduct(units, [M, N, K], a, { tensor: halves, peaks }, c, {
+        batch,
+        alpha,
+        bias,
+        shift,
+        residual,
+        accumulate,
+        a: aRow ? "row" : "column",
+      });
       return;
     }
     const { tile, parts, each } = cutOn(backend, M, N, K);
     using sums = parts > 1 ? backend.alloc([batch, parts, M, N]) : undefined;
-    const aQuads = !aRow && M % 4 === 0 && four(a) && a.tensor.type === "f32";
     const [A, B, onRows, onAll, , C] = bind;
-    backend.dispatch(GEMM_TILED, {
-      bind: [A, B, onRows, onAll, sums ?? C, A, B],
+    backend.dispatch(tiledKernel(GEMM_TILED, tile), {
+      bind: [A, B, onRows, onAll, sums ?? C, B],
       params: { ...params, parts, each },
       constants: {
         // Short sums need no second set of registers.
-        ...tile,
-        LONG: Number(K > 64),
+        LONG: Number(K > 128),
         A_HALF,
         A_ROW: Number(aRow),
         B_ROW: Number(bRow),
         BIAS: Number(!sums && bias !== undefined),
         RESIDUAL: Number(!sums && residual !== undefined),
         ACCUMULATE: Number(!sums && accumulate),
-        A_QUAD: Number(aQuads),
+        A_LINES: Number(aRow && K % 4 === 0 && four(a)),
+        A_QUAD: Number(!aRow && M % 4 === 0 && four(a)),
         B_QUAD: Number(bQuads),
         SPLIT: Number(sums !== undefined),
       },

@@ -168,10 +168,10 @@ test("gemm() matches its definition at sizes of the networks and past 65,535 row
 if (KERNELS === "gpu") {
   test("gemm() matches its definition with every tile", async () => {
     const sizes = [
-      [[509, 2045, 35], { TX: 16, TY: 16, QUADS: 2 }],
-      [[512, 2048, 3], { TX: 16, TY: 16, QUADS: 2 }],
-      [[509, 1030, 35], { TX: 8, TY: 16, QUADS: 2 }],
-      [[512, 1024, 3], { TX: 8, TY: 16, QUADS: 2 }],
+      [[509, 1030, 35], { TX: 16, TY: 8, QUADS: 2 }],
+      [[512, 128, 3], { TX: 16, TY: 8, QUADS: 2 }],
+      [[64, 65, 136], { TX: 16, TY: 8, QUADS: 2 }],
+      [[61, 64, 36], { TX: 8, TY: 8, QUADS: 1 }],
       [[509, 9, 35], { TX: 8, TY: 8, QUADS: 1 }],
       [[509, 8, 35], { TX: 2, TY: 32, QUADS: 1 }],
       [[1280, 1, 321], { TX: 2, TY: 32, QUADS: 1 }],
