@@ -273,7 +273,9 @@ function attend(
 
   using stats = backend.alloc([z, 2, queries]);
   const out = backend.alloc(shape);
-  const flashShape = { heads: z, queries, keys, width, causal };
+  // Energies are made of few probabilities: what is probed stays in 32 bits.
+  const exact = probe !== undefined;
+  const flashShape = { heads: z, queries, keys, width, causal, exact };
   // Weights that are to be edited must be there as a matrix.
   const flash = backend.family === "gpu" && width <= FLASH_WIDTH &&
     !options.edit;

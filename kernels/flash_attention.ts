@@ -9,6 +9,7 @@ import gradWgsl from "./flash_attention_grad.wgsl" with { type: "text" };
 import { attentionRows } from "./attention_rows.ts";
 import type { Kernel, Tensor } from "./backend.ts";
 import { flashAttentionRef, flashGradRef } from "./flash_attention_ref.ts";
+import { fitsMatrix, flashMatrix, flashMatrixGrad } from "./flash_matrix.ts";
 import { headNames, headParams, type Heads, wholeHeads } from "./heads.ts";
 
 const FORWARD: Kernel = {
@@ -56,6 +57,8 @@ export interface FlashShape {
   readonly width: number;
   /** Whether a query sees only keys up to its own position. */
   readonly causal: boolean;
+  /** Stay in 32 bits, whatever the backend may. */
+  readonly exact: boolean;
 }
 
 /**
@@ -69,9 +72,14 @@ export interface FlashShape {
  */
 export function flashAttention(
   [q, k, v]: readonly [Heads, Heads, Heads],
-  { heads, queries, keys, width, causal }: FlashShape,
+  shape: FlashShape,
   { stats, out }: { readonly stats: Tensor; readonly out: Tensor },
 ): void {
+  if (fitsMatrix(out, shape)) {
+    flashMatrix([q, k, v], shape, { stats, out });
+    return;
+  }
+  const { heads, queries, keys, width, causal } = shape;
   const scale = 1 / Math.sqrt(width);
   out.backend.dispatch(FORWARD, {
     bind: [q.tensor, k.tensor, v.tensor, stats, out],
@@ -115,9 +123,14 @@ export interface FlashBack {
  */
 export function flashAttentionGrad(
   { q, k, v, out, stats, go, h, probed }: FlashBack,
-  { heads, queries, keys, width, causal }: FlashShape,
+  shape: FlashShape,
   [dq, dk, dv]: readonly (Heads | undefined)[],
 ): void {
+  if (go && !h && fitsMatrix(out, shape)) {
+    flashMatrixGrad({ q, k, v, out, stats, go }, shape, [dq, dk, dv]);
+    return;
+  }
+  const { heads, queries, keys, width, causal } = shape;
   const { backend } = out;
   const tokens = probed?.size ?? 0;
   const flags = { OUTPUT: Number(!!go), PROBE: Number(!!h) };

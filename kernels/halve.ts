@@ -31,8 +31,8 @@ const TURNED: Kernel = {
 /** Side of the square of channels that a workgroup turns, as in the kernel. */
 const SQUARE = 16;
 
-/** Of a line that units read in eights. */
-function inEights(count: number): number {
+/** How long lines of so many numbers are that are read in eights. */
+export function inEights(count: number): number {
   return 8 * Math.ceil(count / 8);
 }
 
@@ -45,7 +45,7 @@ function eights(octets: number) {
 /**
  * Matrices in 16 bits.
  *
- * @param x Where they lie; size, stride and offsets are multiples of 4.
+ * @param matrices Where they lie.
  * @param size Number of matrices, rows and columns.
  * @param peaks From `largest`: they are multiplied by a power of two that brings these to 64 to 128.
  * @returns `[batch, K, N8]`: lines of multiples of 8, ended by zeros. What is beyond 65504 becomes that.

@@ -60,6 +60,11 @@ export class StageTextures {
       { storageTexture: { access: "read-only", format: formatOf(key) } };
   }
 
+  /** Whether a letter of `Kernel.bindings` is a stage. */
+  static has(letter: string): boolean {
+    return letter in LETTERS;
+  }
+
   /** The texture of a letter of `Kernel.bindings`, if it is a stage. */
   view(letter: string): GPUTextureView | undefined {
     const key = LETTERS[letter];

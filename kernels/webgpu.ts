@@ -439,9 +439,10 @@ export class WebGpu implements Backend {
    */
   #group(bindings: string, buffers: readonly GPUBuffer[]): GPUBindGroup {
     let key = bindings;
-    for (const [i, buffer] of buffers.entries()) {
-      const staged = this.#stages.view(bindings[i]!);
-      key += staged ? " -" : ` ${this.#pool.id(buffer)}`;
+    for (let i = 0; i < buffers.length; i++) {
+      key += StageTextures.has(bindings[i]!)
+        ? " -"
+        : ` ${this.#pool.id(buffers[i]!)}`;
     }
     let group = this.#groups.get(key);
     if (!group) {

@@ -120,16 +120,19 @@ test("matrix units are used where a network bears it, by products they fit", () 
       conv3x3(x, kernel).dispose();
       plan.halfProducts = false;
     });
-  const tiled = ["gemm_tiled", "conv_tiled"];
+  const tiled = (columns: number) => [
+    `gemm_tiled_32x${columns}`,
+    `conv_tiled_32x${columns}`,
+  ];
   assert.deepEqual(kernels(true, 8), ["halve", SQUARE, "halve_taps", SQUARE]);
   assert.deepEqual(
     kernels(true, 12).filter((name) => name.includes("product")),
     Array(2).fill("matrix_product_row_64x128_16x16x16_32"),
   );
-  assert.deepEqual(kernels(false, 8), tiled);
-  assert.deepEqual(kernels(true, 5), tiled); // no fours
-  assert.deepEqual(kernels(true, 4), tiled); // few cells
-  assert.deepEqual(kernels(true, 8, 4), tiled); // no eights
+  assert.deepEqual(kernels(false, 8), tiled(32));
+  assert.deepEqual(kernels(true, 9), tiled(128)); // no fours
+  assert.deepEqual(kernels(true, 4), tiled(32)); // few cells
+  assert.deepEqual(kernels(true, 8, 4), tiled(32)); // no eights
 });
 
 test("gradients and what is run again on the way back take matrix units as on the way there", () => {
@@ -173,7 +176,7 @@ test("a gradient takes no matrix units where the way there did not, whoever allo
     plan.halfProducts = false;
     y!.dispose();
   });
-  assert.deepEqual(names, ["conv_tiled", "conv_tiled"]);
+  assert.deepEqual(names, ["conv_tiled_32x32", "conv_tiled_32x32"]);
 });
 
 test("largest() refuses what it would read past the end of", () => {
