@@ -17,7 +17,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> stats: array<f32>; // [z, 2, queries]
 @group(0) @binding(4) var<storage, read_write> out: array<f32>; // [z, width, queries]
 @group(0) @binding(5) var<uniform> p: Params;
-var<workgroup> grown: u32; // whether a base must grow
+var<workgroup> grown: vec4u; // whether a base must grow, in the first; see the tile for why there are four
 
 fn eightOfQ(z: u32, d: u32, n: u32) -> vec4u {
   if (d >= p.width || n >= p.wideQueries) { return vec4u(); }
@@ -56,7 +56,7 @@ fn main(
   for (var y0 = 0u; y0 < p.keys; y0 += TILE) {
     {@ read}
     workgroupBarrier();
-    if (t == 0u) { grown = 0u; }
+    if (t == 0u) { grown = vec4u(); }
     {@ write}
     workgroupBarrier();
     {@ scores}
@@ -70,8 +70,8 @@ fn main(
     {@ mostOfAll}
     high = max(high, most);
     let grows = c * (high - base) > HEADROOM;
-    if (grows) { grown = 1u; }
-    if (workgroupUniformLoad(&grown) != 0u) {
+    if (grows) { grown.x = 1u; }
+    if (workgroupUniformLoad(&grown).x != 0u) {
       let next = select(base, high, grows);
       let shrink = exp2(c * (base - next));
       base = next;

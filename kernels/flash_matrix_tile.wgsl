@@ -12,6 +12,8 @@ const ACROSS = OWN + 8u;
 const SECOND = WIDTH * LINE; // where in `halves` the second tile begins
 const WEIGHTS = 2u * SECOND; // and the weights
 const EIGHTS = WIDTH * TILE / 8u; // of a tile
+// What is in workgroup memory must have multiples of 16 bytes: fragments are loaded from such, and NVIDIA's driver
+// puts one variable right behind the other. One of 4 bytes before these, and results are wrong.
 var<workgroup> halves: array<f16, WEIGHTS + TILE * ACROSS>; // two tiles [WIDTH][TILE], weights [TILE][OWN]
 var<workgroup> area: array<f32, TILE * ACROSS>; // [TILE][OWN]: scores, or TILE lines of results
 
