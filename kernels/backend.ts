@@ -76,8 +76,8 @@ export interface MemoryUse {
 }
 
 /**
- * How numbers are stored: `f16` halves the bytes of weights. Kernels always compute in float32, and
- * activations are always `f32`.
+ * How numbers are stored: `f16` halves the bytes of weights. Kernels add up in float32, and activations are `f32`,
+ * but for the copies that matrix units multiply.
  */
 export type StorageType = "f32" | "f16";
 
@@ -134,7 +134,7 @@ export interface Backend extends Disposable {
   resetPeak(): void;
   /** Most bytes of one tensor: what the adapter can bind at once. */
   readonly maxTensorBytes: number;
-  /** A tensor with undefined content; `f16` ones are weights, filled by `writeHalf`. */
+  /** A tensor with undefined content; `f16` ones are weights, filled by `writeHalf`, or copies for matrix units. */
   alloc(shape: readonly number[], type?: StorageType): Tensor;
   /** A tensor with the given content. */
   upload(data: Floats | readonly number[], shape: readonly number[]): Tensor;
@@ -334,7 +334,7 @@ export function expectAlive({ name }: Kernel, bind: readonly Tensor[]): void {
   }
 }
 
-/** Throws unless a tensor can be copied out: f16 ones are weights, which stay where they are. */
+/** Throws unless a tensor can be copied out: f16 ones are weights and copies, which stay where they are. */
 export function expectReadable(tensor: Tensor): void {
   if (tensor.disposed) {
     throw new RangeError(`Cannot read [${tensor.shape}]: it must be alive`);

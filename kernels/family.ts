@@ -1,14 +1,15 @@
 /**
  * Which implementation of the matrix kernels runs: `software` keeps all in registers and multiplies
  * least, which is fast where every load costs the same; `gpu` shares tiles in workgroup memory, which
- * is fast where the arithmetic outruns the memory. `matrix` are those of `gpu`, with products by matrix units.
+ * is fast where the arithmetic outruns the memory. `matrix` are those of `gpu`, with the
+ * products of networks that bear it by matrix units.
  */
 import type { AdapterInfo } from "./adapter.ts";
 import type { KernelFamily } from "./backend.ts";
 
 /**
- * A family by name, or `auto`: the one that suits the adapter. `matrix` is `gpu` with products of 16-bit numbers
- * in the UNet's forward passes, by what multiplies matrices in one instruction; see `matrixUnits`.
+ * A family by name, or `auto`: the one that suits the adapter. `matrix` is `gpu` with products of 16-bit numbers in
+ * the UNet and its gradient, by what multiplies matrices in one instruction; see `matrixUnits`.
  */
 export type KernelChoice = "auto" | KernelFamily | "matrix";
 

@@ -1,7 +1,7 @@
 /** Float64 definitions of the flash kernels of matrix units: those of the others, on lines without their ends. */
 import type { Params } from "./backend.ts";
 import { flashAttentionRef, flashGradRef } from "./flash_attention_ref.ts";
-import { halfScale, rounded } from "./halve_ref.ts";
+import { halfScale } from "./halve_ref.ts";
 
 /** Lines of `cells`, of those of `wide`. */
 function lines(

@@ -5,7 +5,7 @@
 import scaleWgsl from "./half_scale.wgsl" with { type: "text" };
 import wgsl from "./matrix_product.wgsl" with { type: "text" };
 import type { Kernel, Tensor } from "./backend.ts";
-import type { Matrix, Shift } from "./gemm.ts";
+import type { GemmOptions, Matrix } from "./gemm.ts";
 import { matrixProductRef } from "./matrix_product_ref.ts";
 import type { MatrixUnits } from "./matrix_units.ts";
 import { splitSum } from "./split_sum.ts";
@@ -158,21 +158,11 @@ export interface Halves {
 }
 
 /** What is added to a product, and how. */
-export interface ProductOptions {
-  /** Number of products. Default 1. */
-  readonly batch?: number;
-  /** `A` has contiguous k (`row`) or contiguous m (`column`). */
-  readonly a?: "row" | "column";
-  /** See `gemm`. */
-  readonly alpha?: number;
-  /** See `gemm`. */
-  readonly bias?: Tensor | undefined;
-  /** See `gemm`. */
-  readonly shift?: Shift | undefined;
-  /** See `gemm`. */
-  readonly residual?: Tensor | undefined;
-  /** See `gemm`. */
-  readonly accumulate?: boolean;
+export interface ProductOptions extends
+  Pick<
+    GemmOptions,
+    "batch" | "a" | "alpha" | "bias" | "shift" | "residual" | "accumulate"
+  > {
   /** How it is shared among workgroups, for tests. */
   readonly cut?: MatrixCut;
 }

@@ -1,7 +1,7 @@
 /**
  * Adapters that multiply matrices of 16-bit numbers by themselves, as GPUs with tensor cores do: Dawn's experimental
  * `subgroup_matrix`. Products are some times faster and rounded to 16 bits before, so that somebody must ask for it
- * (`--kernels matrix`); gradients and the VAE go on in 32 bits.
+ * (`--kernels matrix`); probed attention and the VAE go on in 32 bits.
  */
 import { NoDeviceError } from "./errors.ts";
 
@@ -94,7 +94,7 @@ export function matrixUnits(
   return { M, N, K, subgroup };
 }
 
-/** Threads of a workgroup, as in `matrix.wgsl`. */
+/** Threads of a workgroup of `matrix_product.wgsl`, whatever its tile. */
 function threads(
   { M, N }: Pick<MatrixUnits, "M" | "N">,
   subgroup: number,
