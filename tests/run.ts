@@ -126,7 +126,7 @@ async function listSuites(): Promise<Suite[]> {
     suite(
       MATRIX,
       "deno",
-      backend.filter((path) => path.endsWith("/matrix_test.ts")),
+      backend.filter((path) => path.endsWith("matrix_test.ts")),
       { ...gpu("dawn"), WINWINLAY_TEST_KERNELS: "matrix" },
     ),
   ];
