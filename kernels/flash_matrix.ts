@@ -34,8 +34,8 @@ const FEW = 64, MANY = 128;
 const LONG = 2048;
 /** Others at a time, the first for which there is memory. */
 const TILES = [32, 16];
-/** Bytes of a workgroup: GPUs offer 48 KiB or more, processors, whose subgroups are small, 32. */
-const MEMORY = { gpu: 40 * 1024, software: 32 * 1024 } as const;
+/** Bytes of a workgroup at most, though there may be more: several share a multiprocessor. */
+const MOST_MEMORY = 40 * 1024;
 /** The largest width of which a kernel has both the sums for keys and those for values in registers. */
 const BOTH_WIDTH = 80;
 
@@ -46,20 +46,20 @@ const BOTH_WIDTH = 80;
  * @returns Undefined where they cannot, or would hardly be used.
  */
 function cutFor(
-  { M, N, K, subgroup }: MatrixUnits,
+  { M, N, K, subgroup, memory }: MatrixUnits,
   own: number,
   width: number,
 ): FlashCut | undefined {
   const WN = 1;
   const per = subgroup / (WN * N); // threads of a column of scores
   const WIDTH = Math.ceil(width / Math.max(M, K)) * Math.max(M, K);
-  const memory = subgroup < 32 ? MEMORY.software : MEMORY.gpu;
   for (const OWN of own < LONG ? [FEW] : [MANY, FEW]) {
     for (const TILE of TILES) {
       const bytes = 2 * 2 * WIDTH * (TILE + 8) + 6 * TILE * (OWN + 8) +
         8 * TILE;
       if (
-        bytes <= memory && OWN / (WN * N) * subgroup <= 256 &&
+        bytes <= Math.min(memory, MOST_MEMORY) &&
+        OWN / (WN * N) * subgroup <= 256 &&
         TILE % M === 0 && TILE % K === 0 &&
         per >= 1 && TILE % (4 * per) === 0
       ) return { OWN, TILE, WN, WIDTH };

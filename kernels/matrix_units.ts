@@ -28,7 +28,12 @@ export interface MatrixUnits {
   readonly K: number;
   /** Threads of a subgroup. */
   readonly subgroup: number;
+  /** Bytes that a workgroup may share. */
+  readonly memory: number;
 }
+
+/** Bytes that a workgroup of `matrix_product.wgsl` shares, at most. */
+const LEAST_MEMORY = 22 * 1024;
 
 /** One way to multiply, as Dawn lists them. */
 interface MatrixConfig {
@@ -52,11 +57,13 @@ export interface MatrixInfo {
 /**
  * The units of an adapter that the kernels can use.
  *
+ * @param memory Bytes that a workgroup may share there: maxComputeWorkgroupStorageSize.
  * @throws {NoDeviceError} If there are none; says what is missing.
  */
 export function matrixUnits(
   features: Iterable<string>,
   info: MatrixInfo,
+  memory: number,
   where: string,
 ): MatrixUnits {
   const there = new Set(features);
@@ -90,8 +97,13 @@ export function matrixUnits(
       }; leave --kernels out`,
     );
   }
+  if (memory < LEAST_MEMORY) {
+    throw new NoDeviceError(
+      `Cannot multiply by matrix units on ${where}: workgroups must share at least ${LEAST_MEMORY} bytes: current ${memory}; leave --kernels out`,
+    );
+  }
   const { M, N, K } = best;
-  return { M, N, K, subgroup };
+  return { M, N, K, subgroup, memory };
 }
 
 /** Threads of a workgroup of `matrix_product.wgsl`, whatever its tile. */

@@ -157,6 +157,7 @@ export class WebGpu implements Backend {
       ? matrixUnits(
         opened.features,
         opened.adapter.info as MatrixInfo,
+        opened.limits["maxComputeWorkgroupStorageSize"] ?? 0,
         `${opened.info.description} (${opened.choice})`,
       )
       : undefined;

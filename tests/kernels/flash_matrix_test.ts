@@ -14,7 +14,13 @@ import { Tape } from "../../kernels/tape.ts";
 import { BACKEND, KERNELS, testBackend } from "../backend.ts";
 import { assertClose, compare, rand, U } from "../compare.ts";
 
-const NVIDIA: MatrixUnits = { M: 16, N: 16, K: 16, subgroup: 32 };
+const NVIDIA: MatrixUnits = {
+  M: 16,
+  N: 16,
+  K: 16,
+  subgroup: 32,
+  memory: 48 * 1024,
+};
 
 interface Sizes {
   readonly heads?: number;
@@ -98,6 +104,13 @@ test("attention takes matrix units where a network bears it, and enough queries"
   assert.deepEqual(
     kernels({ ...sizes, width: 5, heads: 1, queries: 65 }),
     plain, // no fours
+  );
+  // Tiles of half the size, where workgroups share less.
+  assert.deepEqual(
+    kernels({ width: 160, queries: 64, keys: 64 }, {
+      units: { ...NVIDIA, memory: 32 * 1024 },
+    }).slice(0, 1),
+    [`flash_matrix_160_64x16x1_${units}`],
   );
   // Subgroups of half a fragment.
   const odd = { ...NVIDIA, subgroup: 8 };

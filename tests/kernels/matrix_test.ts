@@ -51,18 +51,23 @@ test("matrixUnits() takes what adds up in f32, the largest that fits", () => {
     config(16, 16, 16),
     config(16, 16, 16, ["u8", "u32"]),
   );
-  assert.deepEqual(matrixUnits(FEATURES, nvidia, "it"), {
+  assert.deepEqual(matrixUnits(FEATURES, nvidia, 49152, "it"), {
     M: 16,
     N: 16,
     K: 16,
     subgroup: 32,
+    memory: 49152,
   });
-  assert.deepEqual(matrixUnits(FEATURES, info(8, config(8, 8, 8)), "it"), {
-    M: 8,
-    N: 8,
-    K: 8,
-    subgroup: 8,
-  });
+  assert.deepEqual(
+    matrixUnits(FEATURES, info(8, config(8, 8, 8)), 32768, "it"),
+    {
+      M: 8,
+      N: 8,
+      K: 8,
+      subgroup: 8,
+      memory: 32768,
+    },
+  );
 });
 
 test("matrixUnits() says what is missing", () => {
@@ -70,8 +75,9 @@ test("matrixUnits() says what is missing", () => {
     features: readonly string[],
     given: MatrixInfo,
     message: RegExp,
+    memory = 32768,
   ) =>
-    assert.throws(() => matrixUnits(features, given, "it"), {
+    assert.throws(() => matrixUnits(features, given, memory, "it"), {
       name: "NoDeviceError",
       message,
     });
@@ -90,9 +96,10 @@ test("matrixUnits() says what is missing", () => {
     { ...good, subgroupMinSize: 16 },
     /current subgroups 16 to 32/,
   );
+  refused(FEATURES, good, /at least 22528 bytes: current 16384/, 16384);
 });
 
-const UNITS = { M: 16, N: 16, K: 16, subgroup: 32 };
+const UNITS = { M: 16, N: 16, K: 16, subgroup: 32, memory: 48 * 1024 };
 const SQUARE = "matrix_product_row_64x64_16x16x16_32";
 
 /** Names of what a plan would run. */
@@ -324,6 +331,7 @@ test("gradients of zeros and beyond all bounds go back by matrix units as they a
   };
   assert.equal(await back(0), 0);
   assert.equal(await back(2 ** 100), 8 * 2 ** 100);
+  assert.equal(await back(-(2 ** 100)), -8 * 2 ** 100);
   assert.equal(await back(2 ** -120), 8 * 2 ** -120);
 });
 

@@ -24,7 +24,7 @@ async function guidedPass(backend: Backend) {
 
 test("a UNet's forward pass takes matrix units, and nothing after it", async () => {
   await using model = await openCheckpoint(embeddedModel("tiny-scenes")!);
-  const units = { M: 16, N: 16, K: 16, subgroup: 32 };
+  const units = { M: 16, N: 16, K: 16, subgroup: 32, memory: 48 * 1024 };
   using plan = new Plan(Infinity, "gpu", units);
   using unet = await loadUnet(plan, await model.component("unet"));
   using vae = await loadVae(plan, await model.component("vae"));
