@@ -233,7 +233,7 @@ function definedFlops(
   flops: number,
 ): number {
   const { GRAD, BY_QUERY } = constants;
-  if (name === "conv_tiled" && GRAD) {
+  if (name.startsWith("conv_tiled") && GRAD) {
     // Of a strided one, other taps meet the zeros between the cells of the gradient that comes in.
     const { height = 0, width = 0, toCells = 1 } = params;
     return flops * height * width / toCells;
@@ -241,6 +241,11 @@ function definedFlops(
   // Scores and the gradient on probabilities are computed again for keys and values.
   if (name === "flash_attention_grad" && !BY_QUERY) {
     return flops / params["products"]!;
+  }
+  const ofKeys = /^flash_matrix_grad_key(_slopes)?(_values)?_/.exec(name);
+  if (ofKeys) {
+    const results = ofKeys.slice(1).filter((x) => x).length;
+    return flops * results / params["products"]!;
   }
   return flops;
 }

@@ -13,7 +13,26 @@ function cells(text: string, title: string): string[] {
   return line.split("|").slice(2, -1).map((cell) => cell.trim());
 }
 
-for (const file of ["first.json", "now.json"]) {
+test("torchTable() shows what is beside the UNet where a report tells", async () => {
+  for (
+    const [file, unet] of [["now.json", "2.50"], [
+      "matrix.json",
+      "2.65",
+    ]] as const
+  ) {
+    const { model: name, beside, rates } = JSON.parse(
+      await readFile(new URL(file, RESULTS), "utf8"),
+    );
+    const text = torchTable({ name, ...beside, rates });
+    assert.doesNotMatch(text, /undefined|NaN/);
+    assert.deepEqual(cells(text, "device GB at most, all steps"), [
+      unet,
+      "2.22",
+    ]);
+  }
+});
+
+for (const file of ["first.json"]) {
   test(`torchTable() shows ${file}, which does not tell what is beside the UNet`, async () => {
     const { model: name, beside, rates } = JSON.parse(
       await readFile(new URL(file, RESULTS), "utf8"),

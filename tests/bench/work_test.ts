@@ -19,6 +19,7 @@ import { loadUnet } from "../../pipeline/unet.ts";
 import { tinyUnet } from "../networks/tiny_unet.ts";
 
 const FAMILIES = ["software", "gpu"] as const;
+const UNITS = { M: 16, N: 16, K: 16, subgroup: 32, memory: 48 * 1024 };
 
 for (const family of FAMILIES) {
   test(`caseFlops() is what our own ${family} kernels do, by the definition`, async () => {
@@ -39,9 +40,9 @@ for (const family of FAMILIES) {
       if (family === "software") continue;
       // The kernels that pictures take there.
       const expected = kind === "matmul"
-        ? /^gemm_tiled /
+        ? /^gemm_tiled_/
         : kind === "conv"
-        ? /^conv_tiled /
+        ? /^conv_tiled_/
         : /^flash_attention/;
       for (const { name } of products) {
         assert.match(name, expected);
@@ -52,13 +53,14 @@ for (const family of FAMILIES) {
   });
 }
 
-test("WorkPlan counts the same by the definition for either family", async () => {
+test("WorkPlan counts the same by the definition for either family, and by matrix units", async () => {
   const source = await tinyUnet();
   // Level by level even sides, odd ones, and images of a single cell.
   for (const side of [8, 16, 20, 32]) {
     const found: number[][] = [];
-    for (const family of FAMILIES) {
-      using plan = new WorkPlan(Infinity, family);
+    for (const units of [undefined, undefined, UNITS]) {
+      const family = FAMILIES[Math.min(found.length, 1)]!;
+      using plan = new WorkPlan(Infinity, family, units);
       using unet = await loadUnet(plan, source);
       using inputs = passInputs(unet, side);
       inputs.plain();
@@ -67,6 +69,7 @@ test("WorkPlan counts the same by the definition for either family", async () =>
       found.push([plain.directFlops, guided.directFlops]);
     }
     assert.deepEqual(found[0], found[1], `side ${side}`);
+    assert.deepEqual(found[0], found[2], `side ${side}, matrix units`);
   }
   await source.close();
 });
