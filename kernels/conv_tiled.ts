@@ -9,7 +9,7 @@ import { halveTaps, turnedWeight } from "./halve.ts";
 import { largest } from "./largest.ts";
 import { matrixProduct } from "./matrix_product.ts";
 import { splitSum } from "./split_sum.ts";
-import { tiledKernel } from "./tiled.ts";
+import { isLong, tiledKernel } from "./tiled.ts";
 import { cutOn, tileGroups } from "./tiles.ts";
 
 const KERNEL: Kernel = {
@@ -117,7 +117,7 @@ function run(
   const [M, N, K] = [channels, batch * toCells, from * kernel * kernel];
   const { backend } = x;
   const y = backend.alloc([batch, channels, toHeight, toWidth]);
-  const HALF = Number(weight.type === "f16");
+  const A_HALF = Number(weight.type === "f16");
   if (takesMatrix(x, geometry, toWidth, toCells)) {
     using turned = grad ? turnedWeight(weight) : undefined;
     using peaks = grad ? largest(x) : undefined;
@@ -161,15 +161,14 @@ function run(
       each,
     },
     constants: {
-      // Short sums need no second set of registers.
-      LONG: Number(K > 128),
+      LONG: isLong(K),
       A_LINES: Number(!grad && K % 4 === 0),
       FOURS: Number(toWidth % 4 === 0),
       SIDE: kernel,
       STRIDE: stride,
       GRAD: Number(grad),
       DOUBLED: Number(doubled),
-      HALF,
+      A_HALF,
       BIAS: Number(!sums && bias !== undefined),
       SHIFT: Number(!sums && shift !== undefined),
       RESIDUAL: Number(!sums && residual !== undefined),

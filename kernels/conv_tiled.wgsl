@@ -11,8 +11,6 @@ override SIDE: u32 = 3u; // of the kernel
 override STRIDE: u32 = 1u;
 override GRAD: bool = false;
 override DOUBLED: bool = false;
-override HALF: bool = false; // w holds f16
-override A_LINES: bool = false; // K is a multiple of 4, and not GRAD
 override FOURS: bool = false; // lines of y come in fours
 override BIAS: bool = false;
 override SHIFT: bool = false;
@@ -29,7 +27,7 @@ struct Params {
   shiftFirst: u32,
   parts: u32, each: u32, // a multiple of STEP, or K
 }
-@group(0) @binding(0) var<storage, read> a: array<vec2u>; // w: two f32 by their bits, or four f16
+@group(0) @binding(0) var<storage, read> a: array<vec2u>; // w
 @group(0) @binding(1) var<storage, read> x: array<f32>; // [batch, channels, height, width]
 @group(0) @binding(2) var<storage, read> bias: array<f32>; // [M]
 @group(0) @binding(3) var<storage, read> shift: array<f32>; // M of each batch element, or of all
@@ -58,17 +56,12 @@ fn weight(m: u32, k: u32) -> f32 {
   if (m >= p.M) { return 0.0; }
   var at = m * p.K + k;
   if (GRAD) { at = (k / TAPS * p.M + m) * TAPS + k % TAPS; }
-  if (HALF) { return unpack2x16float(a[at / 4u][at / 2u % 2u] >> (at % 2u * 16u)).x; }
-  return bitcast<f32>(a[at / 2u][at % 2u]);
+  return numberOfA(at);
 }
 
 fn readA(m: u32, k: u32) -> vec4f {
   if (k >= p.K || m >= p.M) { return vec4f(); }
-  if (A_LINES) {
-    let at = m * p.K + k;
-    if (HALF) { return vec4f(unpack2x16float(a[at / 4u].x), unpack2x16float(a[at / 4u].y)); }
-    return vec4f(bitcast<vec2f>(a[at / 2u]), bitcast<vec2f>(a[at / 2u + 1u]));
-  }
+  if (A_LINES) { return fourOfA(m * p.K + k); }
   return vec4f(weight(m, k), weight(m + 1u, k), weight(m + 2u, k), weight(m + 3u, k));
 }
 

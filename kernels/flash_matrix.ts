@@ -18,7 +18,8 @@ import { type FlashCut, FlashWriter } from "./flash_matrix_writer.ts";
 import { halve, inEights } from "./halve.ts";
 import { headNames, headParams, type Heads, wholeHeads } from "./heads.ts";
 import { largest } from "./largest.ts";
-import type { MatrixUnits } from "./matrix_units.ts";
+import { type MatrixUnits, unitsName } from "./matrix_units.ts";
+import { once } from "./write_wgsl.ts";
 
 const ROWS: Kernel = {
   name: "flash_matrix_rows",
@@ -224,18 +225,9 @@ export function flashMatrixGrad(
   if (dv) run(byKey, sizes, false, undefined, dv);
 }
 
-const made = new Map<string, Kernel>();
-
-/** A kernel, made once. */
-function once(name: string, make: () => Omit<Kernel, "name">): Kernel {
-  let known = made.get(name);
-  if (!known) made.set(name, known = { name, ...make() });
-  return known;
-}
-
-function nameOf({ M, N, K, subgroup }: MatrixUnits, cut: FlashCut): string {
+function nameOf(units: MatrixUnits, cut: FlashCut): string {
   const { OWN, TILE, WN, WIDTH } = cut;
-  return `${WIDTH}_${OWN}x${TILE}x${WN}_${M}x${N}x${K}_${subgroup}`;
+  return `${WIDTH}_${OWN}x${TILE}x${WN}_${unitsName(units)}`;
 }
 
 function forward(units: MatrixUnits, cut: FlashCut): Kernel {

@@ -2,7 +2,8 @@
  * The parts of the flash kernels of matrix units that have a variable for each fragment or thread's number: arrays of
  * these would not be in registers. Names of fragments end in their numbers down and across.
  */
-import type { MatrixUnits } from "./matrix_units.ts";
+import { type MatrixUnits, unitsHeader } from "./matrix_units.ts";
+import { each, fill } from "./write_wgsl.ts";
 
 /** How an attention is shared among workgroups. */
 export interface FlashCut {
@@ -15,12 +16,6 @@ export interface FlashCut {
   /** The width in whole fragments. */
   readonly WIDTH: number;
 }
-
-const EXTENSIONS = [
-  "f16",
-  "subgroups",
-  "chromium_experimental_subgroup_matrix",
-];
 
 /** Writes them for an adapter's units and a cut. Constants and variables are those of `flash_matrix_tile.wgsl`. */
 export class FlashWriter {
@@ -35,12 +30,7 @@ export class FlashWriter {
 
   /** The whole WGSL: `text` with its parts. */
   source(text: string, parts: Readonly<Record<string, string>>): string {
-    const { M, N, K, subgroup } = this.#units;
-    const sizes = { FM: M, FN: N, FK: K, SUBGROUP: subgroup, ...this.#cut };
-    return EXTENSIONS.map((name) => `enable ${name};\n`).join("") +
-      Object.entries(sizes)
-        .map(([name, value]) => `const ${name} = ${value}u;\n`).join("") +
-      text.replace(/\{@ (\w+)\}/g, (_, part: string) => parts[part]!);
+    return unitsHeader(this.#units, { ...this.#cut }) + fill(text, parts);
   }
 
   /** Fragments of the workgroup's own, as right matrices; `eight` reads them. */
@@ -279,8 +269,4 @@ export class FlashWriter {
     const inLine = TILE / 8;
     return { inLine, threads, turns: Math.ceil(WIDTH * inLine / threads) };
   }
-}
-
-function each(count: number, text: (i: number) => string): string {
-  return Array.from({ length: count }, (_, i) => text(i)).join("\n");
 }

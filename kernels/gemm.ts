@@ -15,7 +15,7 @@ import { largest } from "./largest.ts";
 import { matrixProduct } from "./matrix_product.ts";
 import { transposeInto } from "./transpose.ts";
 import { splitSum } from "./split_sum.ts";
-import { tiledKernel } from "./tiled.ts";
+import { isLong, tiledKernel } from "./tiled.ts";
 import { cutOn, threadsAcross, tileGroups } from "./tiles.ts";
 
 const PARAMS = [
@@ -243,15 +243,8 @@ export function gemm(
     if (units) {
       using peaks = options.scaled ? largest(b.tensor) : undefined;
       using halves = halve(b, [batch, K, N], peaks);
-      matrixProduct(units, [M, N, K], a, { tensor: halves, peaks }, c, {
-        batch,
-        alpha,
-        bias,
-        shift,
-        residual,
-        accumulate,
-        a: aRow ? "row" : "column",
-      });
+      const right = { tensor: halves, peaks };
+      matrixProduct(units, [M, N, K], a, right, c, options);
       return;
     }
     const { tile, parts, each } = cutOn(backend, M, N, K);
@@ -261,8 +254,7 @@ export function gemm(
       bind: [A, B, onRows, onAll, sums ?? C, B],
       params: { ...params, parts, each },
       constants: {
-        // Short sums need no second set of registers.
-        LONG: Number(K > 128),
+        LONG: isLong(K),
         A_HALF,
         A_ROW: Number(aRow),
         B_ROW: Number(bRow),

@@ -5,9 +5,7 @@
 // Where K is long and tiles are few, several workgroups share a tile and have `each` of its k.
 override A_ROW: bool = true;
 override B_ROW: bool = false;
-override A_HALF: bool = false; // a holds f16, two to a word
-override A_LINES: bool = false; // A has contiguous k, all aligned to 4
-override A_QUAD: bool = false; // likewise m
+override A_QUAD: bool = false; // A has contiguous m, all aligned to 4
 override B_QUAD: bool = false; // B has contiguous n, all aligned to 4: read through bQuads
 override BIAS: bool = false;
 override RESIDUAL: bool = false;
@@ -21,7 +19,7 @@ struct Params {
   parts: u32, each: u32, // a multiple of STEP, or K
   alpha: f32,
 }
-@group(0) @binding(0) var<storage, read> a: array<vec2u>; // two f32 by their bits, or four f16
+@group(0) @binding(0) var<storage, read> a: array<vec2u>;
 @group(0) @binding(1) var<storage, read> b: array<f32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>; // [M]
 @group(0) @binding(3) var<storage, read> residual: array<f32>; // like c
@@ -52,19 +50,9 @@ fn placeOfB(i: u32) -> vec2u {
   return vec2u(i % (TN / 4u), i / (TN / 4u));
 }
 
-// Four numbers that lie side by side from a multiple of 4 on.
-fn fourOfA(at: u32) -> vec4f {
-  if (A_HALF) {
-    let words = a[at / 4u];
-    return vec4f(unpack2x16float(words.x), unpack2x16float(words.y));
-  }
-  return vec4f(bitcast<vec2f>(a[at / 2u]), bitcast<vec2f>(a[at / 2u + 1u]));
-}
-
-fn numberOfA(m: u32, at: u32) -> f32 {
+fn inRows(m: u32, at: u32) -> f32 {
   if (m >= p.M) { return 0.0; }
-  if (A_HALF) { return unpack2x16float(a[at / 4u][at / 2u % 2u] >> (at % 2u * 16u)).x; }
-  return bitcast<f32>(a[at / 2u][at % 2u]);
+  return numberOfA(at);
 }
 
 fn readA(m: u32, k: u32) -> vec4f {
@@ -73,10 +61,10 @@ fn readA(m: u32, k: u32) -> vec4f {
   let at = startA + m * step + k * select(p.lda, 1u, A_ROW);
   if (A_LINES || A_QUAD) { return fourOfA(at); }
   return vec4f(
-    numberOfA(m, at),
-    numberOfA(m + 1u, at + step),
-    numberOfA(m + 2u, at + 2u * step),
-    numberOfA(m + 3u, at + 3u * step),
+    inRows(m, at),
+    inRows(m + 1u, at + step),
+    inRows(m + 2u, at + 2u * step),
+    inRows(m + 3u, at + 3u * step),
   );
 }
 

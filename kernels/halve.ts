@@ -4,6 +4,7 @@ import wgsl from "./halve.wgsl" with { type: "text" };
 import tapsWgsl from "./halve_taps.wgsl" with { type: "text" };
 import turnedWgsl from "./turned_weight.wgsl" with { type: "text" };
 import { foldGroups, type Kernel, type Tensor, WORKGROUP } from "./backend.ts";
+import type { Matrix } from "./gemm.ts";
 import { halveRef, halveTapsRef, turnedWeightRef } from "./halve_ref.ts";
 
 const LINES: Kernel = {
@@ -51,12 +52,7 @@ function eights(octets: number) {
  * @returns `[batch, K, N8]`: lines of multiples of 8, ended by zeros. What is beyond 65504 becomes that.
  */
 export function halve(
-  { tensor, stride, batchStride = 0, offset = 0 }: {
-    readonly tensor: Tensor;
-    readonly stride: number;
-    readonly batchStride?: number;
-    readonly offset?: number;
-  },
+  { tensor, stride, batchStride = 0, offset = 0 }: Matrix,
   [batch, K, N]: readonly [number, number, number],
   peaks?: Tensor,
 ): Tensor {

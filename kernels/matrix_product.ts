@@ -7,9 +7,10 @@ import wgsl from "./matrix_product.wgsl" with { type: "text" };
 import type { Kernel, Tensor } from "./backend.ts";
 import type { GemmOptions, Matrix } from "./gemm.ts";
 import { matrixProductRef } from "./matrix_product_ref.ts";
-import type { MatrixUnits } from "./matrix_units.ts";
+import { type MatrixUnits, unitsHeader, unitsName } from "./matrix_units.ts";
 import { splitSum } from "./split_sum.ts";
 import { cutForMatrix, type MatrixCut, type MatrixTile } from "./tiles.ts";
+import { each, fill, once } from "./write_wgsl.ts";
 
 const PARAMS = [
   "M",
@@ -38,10 +39,8 @@ const PARAMS = [
 /** Columns of a product of matrices, which no line ends: more than a tensor has. */
 const ENDLESS = 2 ** 31;
 
-/** Of k that are in workgroup memory at a time, as in the kernel. */
+/** Of k that are in workgroup memory at a time. */
 const STEP = 32;
-
-const made = new Map<string, Kernel>();
 
 /** The kernel for an adapter's units, a tile and A with contiguous k or contiguous m. */
 function kernelFor(
@@ -49,41 +48,24 @@ function kernelFor(
   tile: MatrixTile,
   aRow: boolean,
 ): Kernel {
-  const { M, N, K, subgroup } = units;
-  const name = `matrix_product_${
-    aRow ? "row" : "column"
-  }_${tile.TM}x${tile.TN}_${M}x${N}x${K}_${subgroup}`;
-  let known = made.get(name);
-  if (!known) {
-    made.set(
-      name,
-      known = {
-        name,
-        wgsl: source(units, tile, aRow),
-        bindings: "rrrrrrw",
-        params: PARAMS,
-        ref: (bind, params, constants) =>
-          matrixProductRef(bind, params, { ...constants, A_ROW: Number(aRow) }),
-        flops: ({ M, cells, K, Z }) => 2 * M! * cells! * K! * Z!,
-      },
-    );
-  }
-  return known;
+  const order = aRow ? "row" : "column";
+  const name = `matrix_product_${order}_${tile.TM}x${tile.TN}_${
+    unitsName(units)
+  }`;
+  return once(name, () => ({
+    wgsl: source(units, tile, aRow),
+    bindings: "rrrrrrw",
+    params: PARAMS,
+    ref: (bind, params, constants) =>
+      matrixProductRef(bind, params, { ...constants, A_ROW: Number(aRow) }),
+    flops: ({ M, cells, K, Z }) => 2 * M! * cells! * K! * Z!,
+  }));
 }
 
 /** The WGSL, with a variable for each fragment. */
-function source(
-  { M, N, K, subgroup }: MatrixUnits,
-  { TM, TN, WM, WN }: MatrixTile,
-  aRow: boolean,
-): string {
-  const enabled = ["f16", "subgroups", "chromium_experimental_subgroup_matrix"]
-    .map((extension) => `enable ${extension};\n`).join("");
-  const sizes = { FM: M, FN: N, FK: K, SUBGROUP: subgroup, TM, TN, WM, WN };
-  const constants = Object.entries(sizes)
-    .map(([size, value]) => `const ${size} = ${value}u;\n`).join("");
-  const each = (count: number, line: (i: number) => string): string =>
-    Array.from({ length: count }, (_, i) => line(i)).join("\n");
+function source(units: MatrixUnits, tile: MatrixTile, aRow: boolean): string {
+  const { M, N, K, subgroup } = units;
+  const { TM, TN, WM, WN } = tile;
   const lefts = (k: number) =>
     each(WM, (i) => {
       const [order, at] = aRow
@@ -135,16 +117,15 @@ function source(
         ${to}[at + ${2 * j}u] = p${j}.x; ${to}[at + ${2 * j + 1}u] = p${j}.y;`)
     } }`;
   };
-  const written: Record<string, string> = {
-    sums: each(WM, (i) => each(WN, (j) => `var s${i}_${j}: Sums;`)),
-    read: each(eightsOfA, read) + each(eightsOfB, readB),
-    write: each(eightsOfA, (i) => write("left", "LEFT", "x", i)) +
-      each(eightsOfB, (i) => write("right", "RIGHT", "y", i)),
-    multiply: each(STEP / K, (i) => step(i * K)),
-    handOut: each(WM, (i) => each(WN / 2, (j) => handOut(i, 2 * j))),
-  };
-  return enabled + constants + `const A_ROW = ${aRow};\n` + scaleWgsl +
-    wgsl.replace(/\{@ (\w+)\}/g, (_, part: string) => written[part]!);
+  return unitsHeader(units, { ...tile, STEP }) + `const A_ROW = ${aRow};\n` +
+    scaleWgsl + fill(wgsl, {
+      sums: each(WM, (i) => each(WN, (j) => `var s${i}_${j}: Sums;`)),
+      read: each(eightsOfA, read) + each(eightsOfB, readB),
+      write: each(eightsOfA, (i) => write("left", "LEFT", "x", i)) +
+        each(eightsOfB, (i) => write("right", "RIGHT", "y", i)),
+      multiply: each(STEP / K, (i) => step(i * K)),
+      handOut: each(WM, (i) => each(WN / 2, (j) => handOut(i, 2 * j))),
+    });
 }
 
 /** The right matrices, in 16 bits. */

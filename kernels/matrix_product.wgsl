@@ -6,7 +6,8 @@
 //            residual is addressed like c
 // A workgroup makes TM x TN numbers of C, each of its subgroups WM x WN fragments of that. Where K is long and tiles
 // are few, several workgroups share a tile and have `each` of its k. matrix_product.ts writes what stands before this:
-// FM, FN, FK and SUBGROUP, the sizes that the adapter has, TM, TN, WM, WN and A_ROW; and, since arrays of fragments
+// FM, FN, FK and SUBGROUP, the sizes that the adapter has, TM, TN, WM, WN, A_ROW and STEP, of k that are in workgroup
+// memory at a time; and, since arrays of fragments
 // would not be in registers and loops would wait for each read, what is in braces with an @.
 override A_HALF: bool = false;
 override TAPS: bool = false;
@@ -35,7 +36,6 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> c: array<vec4f>;
 @group(0) @binding(7) var<uniform> p: Params;
 
-const STEP = 32u; // of k that are in workgroup memory at a time
 const ACROSS = TN / (WN * FN); // subgroups along n
 const SUBGROUPS = ACROSS * TM / (WM * FM);
 const THREADS = SUBGROUPS * SUBGROUP;

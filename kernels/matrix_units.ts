@@ -4,6 +4,7 @@
  * (`--kernels matrix`); probed attention and the VAE go on in 32 bits.
  */
 import { NoDeviceError } from "./errors.ts";
+import { constants } from "./write_wgsl.ts";
 
 /** The feature of WebGPU, which Dawn offers behind `MATRIX_TOGGLES`. */
 export const MATRIX_FEATURE = "chromium-experimental-subgroup-matrix";
@@ -112,4 +113,19 @@ function threads(
   subgroup: number,
 ): number {
   return 64 / (2 * M) * (64 / (2 * N)) * subgroup;
+}
+
+/** What WGSL for units begins with: what it needs, the units' sizes and others. */
+export function unitsHeader(
+  { M, N, K, subgroup }: MatrixUnits,
+  sizes: Readonly<Record<string, number>>,
+): string {
+  return ["f16", "subgroups", "chromium_experimental_subgroup_matrix"]
+    .map((extension) => `enable ${extension};\n`).join("") +
+    constants({ FM: M, FN: N, FK: K, SUBGROUP: subgroup, ...sizes });
+}
+
+/** Their sizes in the name of a kernel. */
+export function unitsName({ M, N, K, subgroup }: MatrixUnits): string {
+  return `${M}x${N}x${K}_${subgroup}`;
 }

@@ -2,11 +2,17 @@
 import wgsl from "./tiled.wgsl" with { type: "text" };
 import type { Kernel } from "./backend.ts";
 import { columns, rows, type Tile } from "./tiles.ts";
+import { constants, each, fill, once } from "./write_wgsl.ts";
 
-/** Of k that are in workgroup memory at a time, as in the kernel. */
+/** Of k that are in workgroup memory at a time. */
 const STEP = 16;
+/** Sums of so many k are added up by themselves: rounding grows with their number, and with that of blocks. */
+const BLOCK = 128;
 
-const made = new Map<string, Kernel>();
+/** The `LONG` of sums over K: those of one block need no second set of registers. */
+export function isLong(K: number): number {
+  return Number(K > BLOCK);
+}
 
 /**
  * A kernel for a tile.
@@ -15,20 +21,13 @@ const made = new Map<string, Kernel>();
  */
 export function tiledKernel(kernel: Kernel, tile: Tile): Kernel {
   const name = `${kernel.name}_${rows(tile)}x${columns(tile)}`;
-  let known = made.get(name);
-  if (!known) {
-    const source = write(kernel.wgsl, tile);
-    made.set(name, known = { ...kernel, name, wgsl: source });
-  }
-  return known;
+  return once(name, () => ({ ...kernel, wgsl: write(kernel.wgsl, tile) }));
 }
 
 /** The WGSL, with a variable for each sum. */
 function write(load: string, tile: Tile): string {
   const { TX, TY, QUADS } = tile;
   const [TM, TN, threads] = [rows(tile), columns(tile), TX * TY];
-  const each = (count: number, line: (i: number) => string): string =>
-    Array.from({ length: count }, (_, i) => line(i)).join("\n");
   const sums = (line: (r: number, q: number) => string): string =>
     each(4, (r) => each(QUADS, (q) => line(r, q)));
   // Of STEP lines of A or B; what is left over is for the first threads alone.
@@ -46,7 +45,7 @@ function write(load: string, tile: Tile): string {
     STEP * quads < (i + 1) * threads
       ? `if (${at} < ${STEP * quads}u) { ${what} }`
       : what;
-  const written: Record<string, string> = {
+  return constants({ TX, TY, TM, TN, STEP, BLOCK }) + load + fill(wgsl, {
     sums: sums((r, q) => `var c${r}_${q} = vec4f(); var t${r}_${q} = vec4f();`),
     read: copy(TM / 4, (i, at) =>
       `let ma${i} = placeOfA(${at});
@@ -89,9 +88,5 @@ function write(load: string, tile: Tile): string {
         q * TX
       }u), t${r}_${q} + c${r}_${q});`
     ),
-  };
-  const sizes = Object.entries({ TX, TY, TM, TN })
-    .map(([size, value]) => `const ${size} = ${value}u;\n`).join("");
-  return sizes + load +
-    wgsl.replace(/\{@ (\w+)\}/g, (_, part: string) => written[part]!);
+  });
 }
