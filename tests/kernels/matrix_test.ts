@@ -1,8 +1,9 @@
 /** Matrix units: who has them, and what products through them give. Numbers need an adapter that has some. */
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
-import { conv3x3 } from "../../kernels/conv.ts";
+import { conv, conv3x3 } from "../../kernels/conv.ts";
 import { Cpu } from "../../kernels/cpu.ts";
+import { gemm } from "../../kernels/gemm.ts";
 import { halve } from "../../kernels/halve.ts";
 import { largest } from "../../kernels/largest.ts";
 import { matrixProduct } from "../../kernels/matrix_product.ts";
@@ -140,6 +141,46 @@ test("matrix units are used where a network bears it, by products they fit", () 
   assert.deepEqual(kernels(true, 9), tiled(128)); // no fours
   assert.deepEqual(kernels(true, 4), tiled(32)); // few cells
   assert.deepEqual(kernels(true, 8, 4), tiled(32)); // no eights
+});
+
+test("matrix units do convolutions of networks alone, and products whose result lies in fours", () => {
+  const kernels = (run: (plan: Plan) => void) =>
+    namesOf((plan) => {
+      plan.halfProducts = true;
+      run(plan);
+      plan.halfProducts = false;
+    });
+  const tiled = ["conv_tiled_32x32"];
+  for (
+    const [kernel, stride, padding] of [
+      [3, 2, [1, 1, 1, 1]],
+      [3, 1, [0, 2, 1, 1]],
+      [3, 1, [1, 1, 0, 2]],
+      [5, 1, [1, 3, 1, 3]],
+    ] as const
+  ) {
+    const names = kernels((plan) => {
+      using x = plan.alloc([1, 64, 8 * stride, 8 * stride]);
+      using weight = plan.alloc([32, 64, kernel, kernel]);
+      conv(x, weight, { kernel, stride, padding }).dispose();
+    });
+    assert.deepEqual(names, tiled, `${kernel} ${stride} ${padding}`);
+  }
+  const into = (offset: number) =>
+    kernels((plan) => {
+      using a = plan.alloc([32, 64]);
+      using b = plan.alloc([64, 64]);
+      using c = plan.alloc([33, 64]);
+      const at = { tensor: c, stride: 64, offset };
+      gemm(
+        [32, 64, 64],
+        { tensor: a, stride: 64 },
+        { tensor: b, stride: 64 },
+        at,
+      );
+    });
+  assert.deepEqual(into(4), ["halve", SQUARE]);
+  assert.deepEqual(into(2), ["gemm_tiled_32x32"]);
 });
 
 test("gradients and what is run again on the way back take matrix units as on the way there", () => {
