@@ -1,6 +1,7 @@
 /**
  * Convolutions of the gpu family: one matrix product that gathers its right side from the image, so
  * that weights stay as checkpoints have them and nothing is held besides input and output.
+ * By matrix units it reads copies of the image in 16 bits instead, and on the way back one of the weights.
  */
 import wgsl from "./conv_tiled.wgsl" with { type: "text" };
 import type { Kernel, Tensor } from "./backend.ts";
