@@ -232,7 +232,7 @@ function definedFlops(
   { params, constants = {} }: Dispatch,
   flops: number,
 ): number {
-  const { GRAD, BY_QUERY } = constants;
+  const { GRAD, BY_QUERY, VALUES = 0 } = constants;
   if (name.startsWith("conv_tiled") && GRAD) {
     // Of a strided one, other taps meet the zeros between the cells of the gradient that comes in.
     const { height = 0, width = 0, toCells = 1 } = params;
@@ -241,6 +241,9 @@ function definedFlops(
   // Scores and the gradient on probabilities are computed again for keys and values.
   if (name === "flash_attention_grad" && !BY_QUERY) {
     return flops / params["products"]!;
+  }
+  if (name.startsWith("flash_texel_grad_keys")) {
+    return flops * (1 + VALUES) / params["products"]!;
   }
   const ofKeys = /^flash_matrix_grad_key(_slopes)?(_values)?_/.exec(name);
   if (ofKeys) {

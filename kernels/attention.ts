@@ -30,6 +30,12 @@ import {
   flashAttention,
   flashAttentionGrad,
 } from "./flash_attention.ts";
+import {
+  fitsFlashTexel,
+  fitsFlashTexelGrad,
+  flashTexel,
+  flashTexelGrad,
+} from "./flash_texel.ts";
 import { attentionRows } from "./attention_rows.ts";
 import { gemm } from "./gemm.ts";
 import {
@@ -276,11 +282,14 @@ function attend(
   // Energies are made of few probabilities: what is probed stays in 32 bits.
   const exact = probe !== undefined;
   const flashShape = { heads: z, queries, keys, width, causal, exact };
+  const parts = [q, k, v] as const;
   // Weights that are to be edited must be there as a matrix.
   const flash = backend.family === "gpu" && width <= FLASH_WIDTH &&
     !options.edit;
-  if (flash) flashAttention([q, k, v], flashShape, { stats, out });
-  for (const [first, columns] of flash ? [] : chunks) {
+  const texel = fitsFlashTexel(backend, parts, flashShape) && !options.edit;
+  if (flash) flashAttention(parts, flashShape, { stats, out });
+  else if (texel) flashTexel(parts, flashShape, { stats, out });
+  for (const [first, columns] of flash || texel ? [] : chunks) {
     using s = scores(first, columns);
     softmaxColumns(s, stats, { first, causal });
     options.edit?.(s, first);
@@ -292,7 +301,7 @@ function attend(
       { batch: z, work },
     );
   }
-  if (!flash) {
+  if (!flash && !texel) {
     backend.dispatch(SCALE, {
       bind: [out, stats],
       params: { count: z * queries, width, queries },
@@ -328,9 +337,13 @@ function attend(
   ): readonly (Tensor | undefined)[] => {
     const grads = gradients(go !== undefined, needs);
     const [dq, dk, dv] = grads.parts;
+    const known = { q, k, v, out, stats, go, h, probed };
     if (flash) {
-      const known = { q, k, v, out, stats, go, h, probed };
       flashAttentionGrad(known, flashShape, grads.parts);
+      return grads.tensors;
+    }
+    if (texel && fitsFlashTexelGrad(known, flashShape, grads.parts)) {
+      flashTexelGrad(known, flashShape, grads.parts);
       return grads.tensors;
     }
     const flags = { OUTPUT: Number(!!go), PROBE: Number(!!h) };

@@ -1,7 +1,10 @@
 /** Float64 definitions of the flash kernels: head by head, one query after the other. */
 import type { Params } from "./backend.ts";
 
-/** Bindings q, k, v, stats, out; see `flash_attention.wgsl`. The workgroups of y are the heads. */
+/**
+ * Bindings q, k, v, stats, out; see `flash_attention.wgsl`. The workgroups of y are the heads, from `head` on where
+ * there are more; lines of keys have `line` numbers where they end with others.
+ */
 export function flashAttentionRef(
   bind: readonly Float64Array[],
   p: Params,
@@ -16,15 +19,15 @@ export function flashAttentionRef(
   ];
   const { heads = 1, queries = 1, keys = 1, width = 1, scale = 1 } = p;
   const { qPitch = 1, qFirst = 0, kPitch = 1, kFirst = 0 } = p;
-  const { vPitch = 1, vFirst = 0 } = p;
+  const { vPitch = 1, vFirst = 0, head = 0, line = keys } = p;
   const scores = new Float64Array(keys);
-  for (let z = 0; z < heads; z++) {
+  for (let z = head; z < head + heads; z++) {
     for (let n = 0; n < queries; n++) {
       const count = CAUSAL ? Math.min(keys, n + 1) : keys;
       scores.fill(0);
       for (let d = 0; d < width; d++) {
         const x = q[(z * qPitch + qFirst + d) * queries + n]!;
-        const row = (z * kPitch + kFirst + d) * keys;
+        const row = (z * kPitch + kFirst + d) * line;
         for (let j = 0; j < count; j++) {
           scores[j] = scores[j]! + x * k[row + j]!;
         }
@@ -36,7 +39,7 @@ export function flashAttentionRef(
         sum += scores[j] = Math.exp(scale * scores[j]! - high);
       }
       for (let d = 0; d < width; d++) {
-        const row = (z * vPitch + vFirst + d) * keys;
+        const row = (z * vPitch + vFirst + d) * line;
         let value = 0;
         for (let j = 0; j < count; j++) value += scores[j]! * v[row + j]!;
         out[(z * width + d) * queries + n] = value / sum;
@@ -47,7 +50,7 @@ export function flashAttentionRef(
   }
 }
 
-/** Bindings a, b, ga, gb, rows, h, probed, out. */
+/** Bindings a, b, ga, gb, rows, h, probed, out; `head` and `line`, of the others, as in `flashAttentionRef`. */
 export function flashGradRef(
   bind: readonly Float64Array[],
   p: Params,
@@ -65,9 +68,10 @@ export function flashGradRef(
   ];
   const { heads = 1, own = 1, others = 1, width = 1, tokens = 0, scale = 1 } =
     p;
+  const { head = 0, line: length = others } = p;
   const { BY_QUERY = 0, VALUES = 0, OUTPUT = 0, PROBE = 0, CAUSAL = 0 } = flags;
   const queries = BY_QUERY ? own : others;
-  for (let z = 0; z < heads; z++) {
+  for (let z = head; z < head + heads; z++) {
     /** The first line of this head in a tensor. */
     const line = (name: string) => z * p[`${name}Pitch`]! + p[`${name}First`]!;
     const la = line("a"), lb = line("b"), lga = line("ga"), lgb = line("gb");
@@ -78,7 +82,7 @@ export function flashGradRef(
       const [lx, ly] = second ? [lga, lgb] : [la, lb];
       let sum = 0;
       for (let d = 0; d < width; d++) {
-        sum += x[(lx + d) * own + i]! * y[(ly + d) * others + j]!;
+        sum += x[(lx + d) * own + i]! * y[(ly + d) * length + j]!;
       }
       return sum;
     };
@@ -99,7 +103,7 @@ export function flashGradRef(
         for (let d = 0; d < width; d++) {
           const at = (lout + d) * own + i;
           out[at] = out[at]! + (VALUES ? 1 : scale) * value *
-              from[(first + d) * others + j]!;
+              from[(first + d) * length + j]!;
         }
       }
     }

@@ -187,6 +187,34 @@ test("attention() matches its definition around the tiles of the gpu family", as
   }
 });
 
+test("attention() matches its definition around the fours of the software family", async () => {
+  // 4 queries of a thread, 32 of a workgroup; 4 keys at a time.
+  for (const n of [4, 28, 32, 36]) {
+    for (const keys of [1, 2, 3, 4, 5, 77]) {
+      const c = { heads: 2, width: 3, queries: [n], keys: [keys] };
+      await checkAttention({ ...c, wrt: [0], numeric: n === 4 });
+    }
+  }
+  const base = { batch: 2, heads: 2, width: 6, queries: [2, 4] };
+  for (const seeded of [[0], [1], [0, 1]]) {
+    for (const wrt of [[0], [0, 1, 2]]) {
+      const c = { ...base, keys: [9], probe: [8, 2, 2], seeded, wrt };
+      await checkAttention(c);
+    }
+  }
+  for (const keys of [[8], [9]]) await checkAttention({ ...base, keys });
+  // The widest that it takes, and one more.
+  for (const width of [64, 65]) {
+    const c = { heads: 1, width, queries: [36], keys: [37], wrt: [0] };
+    await checkAttention({ ...c, numeric: false });
+  }
+  // Two heads at a time, and one.
+  for (const width of [24, 40]) {
+    const c = { heads: 3, width, queries: [16_388], keys: [5], wrt: [0] };
+    await checkAttention({ ...c, numeric: false });
+  }
+});
+
 test("attention() matches its definition past 65,535 queries", async () => {
   const base = { heads: 1, width: 2, numeric: false };
   await checkAttention({ ...base, queries: [65_601], keys: [3] });
@@ -305,6 +333,10 @@ test("selfAttention() matches the definition for queries, keys and values in one
     }
   }
   const numeric = false;
+  // Queries in fours: 4 of a thread, 32 of a workgroup.
+  for (const n of [4, 32, 36]) {
+    await packed({ batch: 2, heads: 2, width: 3, queries: [n], numeric });
+  }
   // Sums over queries in either way, in one chunk and in several.
   for (const width of [8, 16]) {
     const base = { batch: 2, heads: 2, width, numeric };

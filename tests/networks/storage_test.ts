@@ -197,16 +197,17 @@ if (BACKEND === "webgpu") {
       });
       const { sampling, ...rest } = again.report.memory;
       const { sampling: planned, ...others } = phases;
+      // Buffers that stay may be of other sizes than in the first picture, by a little.
+      const little = 1.005;
       for (const key of ["weights", "text", "decoding"] as const) {
-        // Buffers that stay may be of other sizes than in the first picture, by a little.
         assert.ok(
-          rest[key] <= 1.005 * others[key],
+          rest[key] <= little * others[key],
           `${key}: ${rest[key]} of ${others[key]}`,
         );
       }
       assert.ok(
         // A preview is decoded beside what the sampler holds: text, latents.
-        sampling <= Math.max(planned, phases.decoding + 2 ** 21),
+        sampling <= Math.max(little * planned, phases.decoding + 2 ** 21),
         `${sampling} of ${planned} and ${phases.decoding}`,
       );
       assert.ok(largestTensorBytes > 100_000 && kernels.length > 20);

@@ -1,0 +1,45 @@
+/** Lines of two tensors side by side, each filled up to fours, as stages take them. */
+import wgsl from "./pack_lines.wgsl" with { type: "text" };
+import { elementGroups, type Kernel, type Tensor } from "./backend.ts";
+import { headNames, headParams, type Heads } from "./heads.ts";
+import { packLinesRef } from "./pack_lines_ref.ts";
+
+const KERNEL: Kernel = {
+  name: "pack_lines",
+  wgsl,
+  bindings: "rrw",
+  params: ["count", "width", "cells", ...headNames("x", "y")],
+  ref: packLinesRef,
+};
+
+/** Sizes of what is packed. */
+export interface PackShape {
+  /** Heads of the whole batch. */
+  readonly heads: number;
+  /** Lines of each. */
+  readonly width: number;
+  /** Numbers of a line. */
+  readonly cells: number;
+}
+
+/**
+ * Copies the lines of two tensors.
+ *
+ * @returns `[heads, 2, width, cells up to a multiple of 4]`, where lines end with zeros; the caller disposes it.
+ */
+export function packLines(
+  x: Heads,
+  y: Heads,
+  { heads, width, cells }: PackShape,
+): Tensor {
+  const { backend } = x.tensor;
+  const line = 4 * Math.ceil(cells / 4);
+  const out = backend.alloc([heads, 2, width, line]);
+  const count = out.size / 4;
+  backend.dispatch(KERNEL, {
+    bind: [x.tensor, y.tensor, out],
+    params: { count, width, cells, ...headParams({ x, y }) },
+    groups: elementGroups(count),
+  });
+  return out;
+}

@@ -1,0 +1,214 @@
+/** Attention of the software family without a matrix of scores: when it is used, and its definitions. */
+import { strict as assert } from "node:assert";
+import { test } from "node:test";
+import {
+  attention,
+  type AttentionOptions,
+  selfAttention,
+} from "../../kernels/attention.ts";
+import type { Tensor } from "../../kernels/backend.ts";
+import { Cpu } from "../../kernels/cpu.ts";
+import { flashTexel, flashTexelGrad } from "../../kernels/flash_texel.ts";
+import { type Heads, packedHeads, wholeHeads } from "../../kernels/heads.ts";
+import { packLines } from "../../kernels/pack_lines.ts";
+import { Plan } from "../../kernels/plan.ts";
+import { Tape } from "../../kernels/tape.ts";
+import { assertClose, rand } from "../compare.ts";
+import { checkOp, input } from "./check_op.ts";
+
+interface Sizes {
+  readonly batch?: number;
+  readonly heads: number;
+  readonly width: number;
+  readonly queries: number;
+  readonly keys: number;
+  /** Queries, keys and values in one tensor. */
+  readonly packed?: boolean;
+}
+
+/** Which kernels run, there and back. */
+function kernels(
+  { batch = 1, heads, width, queries, keys, packed }: Sizes,
+  options: Partial<AttentionOptions> & { readonly wrt?: readonly number[] } =
+    {},
+): { readonly there: string[]; readonly back: string[] } {
+  using plan = new Plan();
+  let names: string[] = [];
+  const dispatch = plan.dispatch.bind(plan);
+  plan.dispatch = (kernel, what) => {
+    names.push(kernel.name);
+    dispatch(kernel, what);
+  };
+  const cells = packed ? [queries] : [queries, keys, keys];
+  const channels = (packed ? 3 : 1) * heads * width;
+  const inputs = cells.map((n) => plan.alloc([batch, channels, n]));
+  const { wrt = packed ? [0] : [0, 1, 2] } = options;
+  const leaves = options.edit ? [] : wrt.map((i) => inputs[i]!);
+  const run = (): Tensor[] => {
+    const [q, k, v] = inputs as [Tensor, Tensor, Tensor];
+    const { out, logProbs } = packed
+      ? selfAttention(q, { heads, ...options })
+      : attention(q, k, v, { heads, ...options });
+    return logProbs ? [out, logProbs] : [out];
+  };
+  using tape = new Tape(plan, leaves);
+  const outputs = options.edit ? run() : tape.run(run);
+  const there = names;
+  names = [];
+  if (leaves.length) {
+    const seeds = outputs.map((y) => [y, plan.alloc(y.shape)] as const);
+    for (const grad of tape.backward(seeds)) grad.dispose();
+    for (const [, seed] of seeds) seed.dispose();
+  }
+  for (const x of [...inputs, ...outputs]) x.dispose();
+  assert.equal(plan.memory.liveBytes, 0);
+  return { there, back: names };
+}
+
+test("attention of the software family stores no scores where queries come in fours", () => {
+  const self = { heads: 2, width: 16, queries: 64, keys: 64, packed: true };
+  assert.deepEqual(kernels(self), {
+    there: ["flash_texel_16"],
+    back: [
+      "attention_rows",
+      "pack_lines",
+      "flash_texel_grad_queries_16",
+      "flash_texel_grad_keys_16",
+    ],
+  });
+  const cross = { heads: 2, width: 40, queries: 64, keys: 77 };
+  assert.deepEqual(kernels(cross, { wrt: [0], probe: [3] }), {
+    there: ["pack_lines", "flash_texel_40", "attention_probe"],
+    back: [
+      "attention_rows",
+      "pack_lines",
+      "pack_lines",
+      "flash_texel_grad_queries_40",
+    ],
+  });
+  // Gradients on keys that come in no fours.
+  const { there, back } = kernels(cross);
+  assert.deepEqual(there, ["pack_lines", "flash_texel_40"]);
+  assert.ok(back.includes("softmax_grad"));
+  assert.ok(
+    kernels({ ...cross, keys: 76 }, { probe: [3] }).back.includes(
+      "softmax_grad",
+    ),
+  );
+  const stores = (
+    sizes: Sizes,
+    options: Partial<AttentionOptions> = {},
+  ): boolean => {
+    const { there, back } = kernels(sizes, options);
+    assert.ok(![...there, ...back].some((name) => name.startsWith("flash")));
+    return there.some((name) => name.startsWith("softmax"));
+  };
+  assert.ok(stores({ ...cross, queries: 62 }));
+  assert.ok(stores({ ...cross, width: 65 }));
+  assert.ok(stores(cross, { causal: true }));
+  assert.ok(stores(cross, { edit: () => {} }));
+  // A head's queries with their gradients, or its keys and values, that no stage holds.
+  const most = 2 ** 21 / 128;
+  const wide = { heads: 1, width: 64, queries: 64, keys: 64 };
+  for (const large of [{ queries: most }, { keys: most }]) {
+    const { there, back } = kernels({ ...wide, ...large }, { wrt: [0] });
+    assert.ok(there.includes("flash_texel_64"));
+    assert.ok(back.includes("flash_texel_grad_queries_64"));
+  }
+  assert.ok(stores({ ...wide, queries: most + 4 }));
+  assert.ok(stores({ ...wide, keys: most + 4 }));
+});
+
+test("the definitions of flash_texel are those of attention", async () => {
+  using cpu = new Cpu();
+  for (
+    const { heads, width, queries, keys, packed } of [
+      { heads: 1, width: 1, queries: 4, keys: 1 },
+      { heads: 3, width: 5, queries: 8, keys: 7 },
+      { heads: 2, width: 3, queries: 4, keys: 8 },
+      { heads: 2, width: 4, queries: 12, keys: 12, packed: true },
+    ]
+  ) {
+    const cells = packed ? [queries] : [queries, keys, keys];
+    const channels = (packed ? 3 : 1) * heads * width;
+    const inputs = cells.map((n, i) =>
+      cpu.upload(rand(i, channels * n, 3), [1, channels, n])
+    ) as [Tensor, Tensor, Tensor];
+    const probe = packed ? undefined : [keys - 1, 0];
+    using tape = new Tape(cpu, inputs);
+    const outputs = tape.run(() => {
+      const [q, k, v] = inputs;
+      const { out, logProbs } = packed
+        ? selfAttention(q, { heads })
+        : attention(q, k, v, { heads, probe });
+      return logProbs ? [out, logProbs] : [out];
+    });
+    const seeds = outputs.map((y, i) =>
+      [y, cpu.upload(rand(10 + i, y.size), y.shape)] as const
+    );
+    const expected = tape.backward(seeds);
+    const parts: readonly [Heads, Heads, Heads] = packed
+      ? packedHeads(inputs[0], width)
+      : inputs.map((x) => wholeHeads(x, width)) as [Heads, Heads, Heads];
+    const shape = { heads, queries, keys, width, causal: false };
+    const [first] = outputs;
+    const stats = cpu.alloc([heads, 2, queries]);
+    const out = cpu.alloc(first!.shape);
+    flashTexel(parts, shape, { stats, out });
+    const grads = inputs.map((x) => cpu.alloc(x.shape)) as typeof inputs;
+    const gradParts = packed
+      ? packedHeads(grads[0], width)
+      : [wholeHeads(grads[0], width)]; // keys and values come in one tensor
+    const [q, k, v] = parts;
+    const probed = probe && cpu.upload(probe, [probe.length]);
+    const [go, h] = seeds.map(([, seed]) => seed);
+    flashTexelGrad({ q, k, v, out, stats, go, h, probed }, shape, gradParts);
+    const [value, ...found] = await cpu.read([out, ...grads]);
+    const [known, ...knownGrads] = await cpu.read([first!, ...expected]);
+    const bound = { relL2: 1e-12 };
+    assertClose(value!, known!, bound, "result");
+    for (let i = 0; i < (packed ? inputs.length : 1); i++) {
+      assertClose(found[i]!, knownGrads[i]!, bound, `gradient ${i}`);
+    }
+  }
+});
+
+test("packLines() puts lines of two tensors side by side, up to fours", async () => {
+  for (
+    const [heads, width, cells] of [[1, 1, 1], [2, 3, 77], [3, 2, 8], [
+      2,
+      70,
+      1001,
+    ]] as const
+  ) {
+    const line = 4 * Math.ceil(cells / 4);
+    const x = input(1, [heads, width, cells]);
+    const y = input(2, [heads, width + 1, cells]); // of which the first line is another's
+    await checkOp(`packLines ${heads}, ${width}, ${cells}`, {
+      inputs: [x, y],
+      forward: (x, y) => [
+        packLines(
+          wholeHeads(x!, width),
+          { tensor: y!, pitch: width + 1, first: 1 },
+          { heads, width, cells },
+        ),
+      ],
+    }, {
+      values: 0,
+      formula: () => {
+        const out = new Float64Array(heads * 2 * width * line);
+        for (let z = 0; z < heads; z++) {
+          for (let d = 0; d < width; d++) {
+            for (let j = 0; j < cells; j++) {
+              const at = ((2 * z * width) + d) * line + j;
+              out[at] = x.data[(z * width + d) * cells + j]!;
+              out[at + width * line] = y
+                .data[(z * (width + 1) + 1 + d) * cells + j]!;
+            }
+          }
+        }
+        return [out];
+      },
+    });
+  }
+});
