@@ -21,8 +21,10 @@ import { headNames, headParams, type Heads, wholeHeads } from "./heads.ts";
 import { packLines } from "./pack_lines.ts";
 import { constants, each, fill, once } from "./write_wgsl.ts";
 
-/** Dimensions of a head up to which it is faster than products with the scores between; it holds a number of each. */
+/** Dimensions of a head up to which it is faster than products with the scores between: it holds a number of each. */
 const WIDTH = 64;
+/** The same of gradients on keys and values, for which it holds four numbers of each. */
+const KEYS_WIDTH = 48;
 /** Queries of a workgroup, or keys where it makes gradients on these: four of each thread. */
 const COLUMNS = 32;
 
@@ -96,11 +98,11 @@ export function flashTexel(
 /** Whether `flashTexelGrad` makes these gradients, if `fitsFlashTexel`. */
 export function fitsFlashTexelGrad(
   { h }: Pick<FlashBack, "h">,
-  { keys }: TexelShape,
+  { keys, width }: TexelShape,
   [, dk, dv]: readonly (Heads | undefined)[],
 ): boolean {
   if (!dk && !dv) return true;
-  return !h && keys % 4 === 0 && dk !== undefined &&
+  return !h && width <= KEYS_WIDTH && keys % 4 === 0 && dk !== undefined &&
     (dv === undefined || dv.tensor === dk.tensor);
 }
 

@@ -337,6 +337,10 @@ test("selfAttention() matches the definition for queries, keys and values in one
   for (const n of [4, 32, 36]) {
     await packed({ batch: 2, heads: 2, width: 3, queries: [n], numeric });
   }
+  // The widest whose gradients go that way, and one more.
+  for (const width of [48, 49]) {
+    await packed({ heads: 1, width, queries: [36], numeric });
+  }
   // Sums over queries in either way, in one chunk and in several.
   for (const width of [8, 16]) {
     const base = { batch: 2, heads: 2, width, numeric };

@@ -95,6 +95,10 @@ test("attention of the software family stores no scores where queries come in fo
       "softmax_grad",
     ),
   );
+  for (const width of [48, 49]) {
+    const { back } = kernels({ ...self, width });
+    assert.equal(back.includes("softmax_grad"), width > 48);
+  }
   const stores = (
     sizes: Sizes,
     options: Partial<AttentionOptions> = {},
