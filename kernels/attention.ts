@@ -281,7 +281,7 @@ function attend(
   const out = backend.alloc(shape);
   // Energies are made of few probabilities: what is probed stays in 32 bits.
   const exact = probe !== undefined;
-  const flashShape = { heads: z, queries, keys, width, causal, exact };
+  const flashShape = { heads: z, queries, keys, width, causal, exact, work };
   const parts = [q, k, v] as const;
   // Weights that are to be edited must be there as a matrix.
   const flash = backend.family === "gpu" && width <= FLASH_WIDTH &&

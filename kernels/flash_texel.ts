@@ -21,9 +21,16 @@ import { headNames, headParams, type Heads, wholeHeads } from "./heads.ts";
 import { packLines } from "./pack_lines.ts";
 import { constants, each, fill, once } from "./write_wgsl.ts";
 
-/** Dimensions of a head up to which it is faster than products with the scores between: it holds a number of each. */
+/** Dimensions of a head at most: it holds a number of each. */
 const WIDTH = 64;
-/** The same of gradients on keys and values, for which it holds four numbers of each. */
+/**
+ * Dimensions up to which it is taken for any work, there and back; for wider heads pipelines compile for seconds, which
+ * only large images are worth. Seen on lavapipe: 0.5 s for 16 dimensions, 1.2 s for 64, 2.6 s for 48 on the way back.
+ */
+const NARROW = { there: 48, back: 16 } as const;
+/** Multiplications of a product from which on it is taken for wider ones. */
+const MUCH_WORK = 2 ** 27;
+/** Dimensions up to which gradients on keys and values are faster than by products. */
 const KEYS_WIDTH = 48;
 /** Queries of a workgroup, or keys where it makes gradients on these: four of each thread. */
 const COLUMNS = 32;
@@ -40,17 +47,20 @@ export interface TexelShape {
   readonly width: number;
   /** Whether a query sees only keys up to its own position. */
   readonly causal: boolean;
+  /** Multiplications of a product of one batch element: what is chosen must not depend on what is beside it. */
+  readonly work: number;
 }
 
 /** Whether the kernels can and should run an attention to these keys and values. */
 export function fitsFlashTexel(
   backend: Backend,
   [q, k, v]: readonly [Heads, Heads, Heads],
-  { queries, keys, width, causal }: TexelShape,
+  shape: TexelShape,
 ): boolean {
+  const { queries, keys, width, causal } = shape;
   const pitch = k.tensor === v.tensor ? k.pitch : k.pitch + v.pitch;
   return backend.family === "software" && backend.kind !== "cpu" && !causal &&
-    queries % 4 === 0 && width <= WIDTH &&
+    queries % 4 === 0 && isWorth("there", shape) &&
     // On the way back queries have a gradient beside them.
     Math.max((q.pitch + width) * queries, pitch * fours(keys)) <=
       STAGE_SIZE.f32;
@@ -98,9 +108,11 @@ export function flashTexel(
 /** Whether `flashTexelGrad` makes these gradients, if `fitsFlashTexel`. */
 export function fitsFlashTexelGrad(
   { h }: Pick<FlashBack, "h">,
-  { keys, width }: TexelShape,
+  shape: TexelShape,
   [, dk, dv]: readonly (Heads | undefined)[],
 ): boolean {
+  const { keys, width } = shape;
+  if (!isWorth("back", shape)) return false;
   if (!dk && !dv) return true;
   return !h && width <= KEYS_WIDTH && keys % 4 === 0 && dk !== undefined &&
     (dv === undefined || dv.tensor === dk.tensor);
@@ -175,6 +187,13 @@ export function flashTexelGrad(
   };
   if (dq) run("queries", dq, undefined);
   if (dk) run("keys", dk, dv);
+}
+
+function isWorth(
+  way: keyof typeof NARROW,
+  { width, work }: TexelShape,
+): boolean {
+  return width <= NARROW[way] || width <= WIDTH && work >= MUCH_WORK;
 }
 
 /** Two sets of lines that one stage holds. */

@@ -1,5 +1,6 @@
 // gemm_narrow: gemm_texel for results of at most four columns: the deepest level of a small image, one vector
-// per picture. Each thread holds 8 rows x 4 columns. What reads a and b, and the flags, is in gemm_texel_load.
+// per picture. Each thread holds 8 rows x 4 columns. What reads a and b, and the constants, is in
+// gemm_texel_load.
 const THREADS = 8u; // what software adapters do at once
 
 struct Params {
@@ -10,7 +11,6 @@ struct Params {
   first: u32, // row of the bias and of the shift
   shiftFirst: u32, shiftStride: u32,
   alpha: f32,
-  flags: u32,
   block: u32, // k is added up in blocks: rounding grows with their number, not with K
 }
 @group(0) @binding(2) var<storage, read> bias: array<f32>; // [M]
@@ -32,12 +32,12 @@ fn times(v: mat4x4f, x: mat4x4f) -> mat4x4f {
 // What lies past the last column is read and left alone.
 fn put(at: u32, z: u32, m: u32, value: vec4f) {
   var sum = p.alpha * value;
-  if ((p.flags & BIAS) != 0u) { sum += bias[p.first + m]; }
-  if ((p.flags & SHIFT) != 0u) { sum += shift[p.shiftFirst + z * p.shiftStride + p.first + m]; }
-  if ((p.flags & RESIDUAL) != 0u) {
+  if (BIAS) { sum += bias[p.first + m]; }
+  if (SHIFT) { sum += shift[p.shiftFirst + z * p.shiftStride + p.first + m]; }
+  if (RESIDUAL) {
     sum += vec4f(residual[at], residual[at + 1u], residual[at + 2u], residual[at + 3u]);
   }
-  if ((p.flags & ACCUMULATE) != 0u) { sum += vec4f(c[at], c[at + 1u], c[at + 2u], c[at + 3u]); }
+  if (ACCUMULATE) { sum += vec4f(c[at], c[at + 1u], c[at + 2u], c[at + 3u]); }
   c[at] = sum.x;
   if (p.N > 1u) { c[at + 1u] = sum.y; }
   if (p.N > 2u) { c[at + 2u] = sum.z; }
@@ -48,13 +48,11 @@ fn put(at: u32, z: u32, m: u32, value: vec4f) {
 fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32) {
   let m0 = (w.x * THREADS + t) * 8u;
   // In texels: to the next of four, to the next four rows, to the next four of k.
-  let byK = p.ak == 1u;
-  let aNext = select(p.ak, p.am, byK) / 4u;
-  let aFour = select(1u, p.am, byK);
-  let aStep = select(p.ak, 1u, byK);
-  let byN = p.bn == 1u;
-  let bNext = select(p.bn, p.bk, byN) / 4u;
-  let bStep = select(1u, p.bk, byN);
+  let aNext = select(p.ak, p.am, BY_K) / 4u;
+  let aFour = select(1u, p.am, BY_K);
+  let aStep = select(p.ak, 1u, BY_K);
+  let bNext = select(p.bn, p.bk, BY_N) / 4u;
+  let bStep = select(1u, p.bk, BY_N);
   let a0 = w.z * p.sa / 4u + m0 / 4u * aFour;
   let b0 = w.z * p.sb / 4u;
   var c0 = mat4x4f(); var c1 = mat4x4f();
@@ -64,9 +62,9 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
     let end = min(first + p.block, fours);
     for (var k = first; k < end; k++) {
       let i = a0 + k * aStep;
-      let x = turned(right(b0 + k * bStep, bNext), !byN);
-      c0 += times(turned(left(i, aNext), !byK), x);
-      c1 += times(turned(left(i + aFour, aNext), !byK), x);
+      let x = turned(right(b0 + k * bStep, bNext), !BY_N);
+      c0 += times(turned(left(i, aNext), !BY_K), x);
+      c1 += times(turned(left(i + aFour, aNext), !BY_K), x);
     }
     t0 += c0; c0 = mat4x4f();
     t1 += c1; c1 = mat4x4f();

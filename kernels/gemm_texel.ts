@@ -37,7 +37,6 @@ const KERNEL: Kernel = {
     "shiftStride",
     "alpha:f",
     "across",
-    "flags",
     "block",
   ],
   ref: gemmRef,
@@ -63,8 +62,8 @@ const ACROSS = [4, 8, 2, 1];
 /** Longest sum that is added up without blocks, and the blocks of longer ones, in fours. */
 const LONG_SUM = 128;
 const BLOCK = 16;
-/** Flag of the kernel: add to what C holds. */
-const ACCUMULATE = 4;
+/** Bits of the flags of `gemm`. */
+const FLAGS = { bias: 1, residual: 2, accumulate: 4, shift: 8 } as const;
 /** Multiplications below which the copies cost more than they save. */
 const LEAST_WORK = 2 ** 19;
 
@@ -116,6 +115,7 @@ export function gemmTexel({ bind, params }: TexelProduct): void {
   const most = pieceSizes(params, STAGE_SIZE[a.type]);
   for (let k = 0; k < K; k += most.ks) {
     const ks = Math.min(most.ks, K - k);
+    const now = k ? FLAGS.accumulate : flags;
     for (let m = 0; m < M; m += most.ms) {
       const ms = Math.min(most.ms, M - m);
       for (let z = 0; z < Z; z += most.zs) {
@@ -147,8 +147,16 @@ export function gemmTexel({ bind, params }: TexelProduct): void {
             shiftFirst: shiftFirst + z * shiftStride,
             alpha,
             across,
-            flags: k ? ACCUMULATE : flags,
+            flags: now,
             block: ks > LONG_SUM ? BLOCK : ks / 4,
+          },
+          constants: {
+            BY_K: Number(ak === 1),
+            BY_N: Number(bn === 1),
+            BIAS: now & FLAGS.bias && 1,
+            RESIDUAL: now & FLAGS.residual && 1,
+            ACCUMULATE: now & FLAGS.accumulate && 1,
+            SHIFT: now & FLAGS.shift && 1,
           },
           groups: [
             Math.ceil(ms / (ROWS * THREADS / across)),

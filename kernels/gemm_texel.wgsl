@@ -2,7 +2,7 @@
 // behind its own bounds check; a texel is one wide load per lane. So A and B come through textures, four
 // numbers to a texel. Each thread holds 8 rows x 16 columns. Either matrix may have any of its axes
 // contiguous: blocks of 4 x 4 are turned in registers where k is not the axis that a texel lies along in
-// A, or where it is in B. What reads a and b, and the flags, is in gemm_texel_load.
+// A, or where it is in B. What reads a and b, and the constants, is in gemm_texel_load.
 const THREADS = 8u; // what software adapters do at once
 
 struct Params {
@@ -14,7 +14,6 @@ struct Params {
   shiftFirst: u32, shiftStride: u32,
   alpha: f32,
   across: u32, // threads along n: 1, 2, 4 or 8; the others lie along m
-  flags: u32,
   block: u32, // k is added up in blocks: rounding grows with their number, not with K
 }
 @group(0) @binding(2) var<storage, read> bias: array<f32>; // [M]
@@ -23,12 +22,18 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> c: array<vec4f>;
 @group(0) @binding(6) var<uniform> p: Params;
 
-fn put(at: u32, z: u32, m: u32, value: vec4f) {
-  var sum = p.alpha * value;
-  if ((p.flags & BIAS) != 0u) { sum += bias[p.first + m]; }
-  if ((p.flags & SHIFT) != 0u) { sum += shift[p.shiftFirst + z * p.shiftStride + p.first + m]; }
-  if ((p.flags & RESIDUAL) != 0u) { sum += residual[at]; }
-  if ((p.flags & ACCUMULATE) != 0u) { sum += c[at]; }
+// What is added to a whole row.
+fn rowOf(z: u32, m: u32) -> f32 {
+  var add = 0.0;
+  if (BIAS) { add += bias[p.first + m]; }
+  if (SHIFT) { add += shift[p.shiftFirst + z * p.shiftStride + p.first + m]; }
+  return add;
+}
+
+fn put(at: u32, add: f32, value: vec4f) {
+  var sum = p.alpha * value + add;
+  if (RESIDUAL) { sum += residual[at]; }
+  if (ACCUMULATE) { sum += c[at]; }
   c[at] = sum;
 }
 
@@ -39,14 +44,12 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
   let n0 = w.y * p.across * 4u + t % p.across; // in fours
   let columns = p.N / 4u;
   // In texels: to the next of four, to the next four rows or columns, to the next four of k.
-  let byK = p.ak == 1u;
-  let aNext = select(p.ak, p.am, byK) / 4u;
-  let aFour = select(1u, p.am, byK);
-  let aStep = select(p.ak, 1u, byK);
-  let byN = p.bn == 1u;
-  let bNext = select(p.bn, p.bk, byN) / 4u;
-  let bFour = select(p.bn, 1u, byN);
-  let bStep = select(1u, p.bk, byN);
+  let aNext = select(p.ak, p.am, BY_K) / 4u;
+  let aFour = select(1u, p.am, BY_K);
+  let aStep = select(p.ak, 1u, BY_K);
+  let bNext = select(p.bn, p.bk, BY_N) / 4u;
+  let bFour = select(p.bn, 1u, BY_N);
+  let bStep = select(1u, p.bk, BY_N);
   let a0 = w.z * p.sa / 4u + m0 / 4u * aFour;
   let b0 = w.z * p.sb / 4u + n0 * bFour;
   let bPart = p.across * bFour;
@@ -72,12 +75,12 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
     for (var k = first; k < end; k++) {
       let i = a0 + k * aStep;
       let j = b0 + k * bStep;
-      let x = turned(right(j, bNext), !byN);
-      let y = turned(right(j + bPart, bNext), !byN);
-      let z = turned(right(j + 2u * bPart, bNext), !byN);
-      let u = turned(right(j + 3u * bPart, bNext), !byN);
-      let low = turned(left(i, aNext), !byK);
-      let high = turned(left(i + aFour, aNext), !byK);
+      let x = turned(right(j, bNext), !BY_N);
+      let y = turned(right(j + bPart, bNext), !BY_N);
+      let z = turned(right(j + 2u * bPart, bNext), !BY_N);
+      let u = turned(right(j + 3u * bPart, bNext), !BY_N);
+      let low = turned(left(i, aNext), !BY_K);
+      let high = turned(left(i + aFour, aNext), !BY_K);
       let v0 = low[0];
       c00 += (v0.x * x[0] + v0.y * x[1]) + (v0.z * x[2] + v0.w * x[3]);
       c01 += (v0.x * y[0] + v0.y * y[1]) + (v0.z * y[2] + v0.w * y[3]);
@@ -141,9 +144,10 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
     let m = m0 + r;
     if (m >= p.M) { continue; }
     let row = (p.oc + w.z * p.sc + m * p.ldc) / 4u;
-    if (n0 < columns) { put(row + n0, w.z, m, part0[r]); }
-    if (n1 < columns) { put(row + n1, w.z, m, part1[r]); }
-    if (n2 < columns) { put(row + n2, w.z, m, part2[r]); }
-    if (n3 < columns) { put(row + n3, w.z, m, part3[r]); }
+    let add = rowOf(w.z, m);
+    if (n0 < columns) { put(row + n0, add, part0[r]); }
+    if (n1 < columns) { put(row + n1, add, part1[r]); }
+    if (n2 < columns) { put(row + n2, add, part2[r]); }
+    if (n3 < columns) { put(row + n3, add, part3[r]); }
   }
 }

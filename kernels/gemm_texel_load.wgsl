@@ -1,10 +1,13 @@
 // What gemm_texel and gemm_narrow have in common: their source follows.
 const ROW_BITS = 8u; // a texture row holds 256 texels
 
-const BIAS = 1u; // flags
-const RESIDUAL = 2u;
-const ACCUMULATE = 4u;
-const SHIFT = 8u;
+override BY_K: bool = true; // whether texels of A lie along k, else along m
+override BY_N: bool = true; // whether texels of B lie along n, else along k
+// What is added. Adapters that are processors run what a condition skips as well, in no lane: constants take it away.
+override BIAS: bool = false;
+override SHIFT: bool = false;
+override RESIDUAL: bool = false;
+override ACCUMULATE: bool = false; // what C holds
 @group(0) @binding(0) var a: texture_storage_2d<rgba32float, read>; // rgba16float where A is f16
 @group(0) @binding(1) var b: texture_storage_2d<rgba32float, read>;
 
