@@ -207,6 +207,7 @@ function touchedBytes(
     return bytes(a) + bytes(b, 9 * params["channels"]! * params["tiles"]!);
   }
   const { M = 0, N = 0, K = 0, Z = 1, sa, sb, parts = 1, flags = 0 } = params;
+  const { gate = 0 } = params;
   const { SPLIT, ACCUMULATE = flags & 4 } = constants;
   const c = bind[bindings.indexOf("w")]!;
   const tensors = new Set(SPLIT ? [a, b, c] : bind); // split_sum adds the rest
@@ -221,7 +222,8 @@ function touchedBytes(
   }
   for (const x of [a, b, c]) tensors.delete(x);
   const result = parts * Z * M * N;
-  return bytes(a, (sa ? Z : 1) * M * K) + bytes(b, (sb ? Z : 1) * K * N) +
+  return bytes(a, (sa ? Z : 1) * (M + gate) * K) +
+    bytes(b, (sb ? Z : 1) * K * N) +
     (ACCUMULATE ? 2 : 1) * bytes(c, result) +
     [...tensors].reduce((sum, x) => sum + bytes(x, result), 0);
 }

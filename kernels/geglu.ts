@@ -3,12 +3,15 @@ import wgsl from "./geglu.wgsl" with { type: "text" };
 import erfWgsl from "./erf.wgsl" with { type: "text" };
 import {
   channelMajor,
+  expectSize,
   type Kernel,
   record,
   runGroups,
   type Tensor,
 } from "./backend.ts";
 import { gegluRef } from "./geglu_ref.ts";
+import { gemmTexel, texelFitsGated, texelPays } from "./gemm_texel.ts";
+import { linear } from "./linear.ts";
 
 const KERNEL: Kernel = {
   name: "geglu",
@@ -56,4 +59,55 @@ export function geglu(x: Tensor): Tensor {
     return [dx];
   });
   return out;
+}
+
+/**
+ * `geglu` of a linear layer. Where no tape records, the software family makes both in one kernel, with the same
+ * numbers.
+ *
+ * @param x `[batch, in, ...space]`.
+ * @param weight `[2 inner, in]`: values, then their gates.
+ * @param bias `[2 inner]`.
+ * @returns `[batch, inner, ...space]`. Differentiable in `x`.
+ */
+export function linearGeglu(x: Tensor, weight: Tensor, bias: Tensor): Tensor {
+  const [batch, channels, cells] = channelMajor(x, "geglu");
+  const inner = bias.size / 2;
+  expectSize(weight, bias.size * channels, "geglu weight");
+  const { backend } = x;
+  const out = backend.alloc([batch, inner, ...x.shape.slice(2)]);
+  const product = {
+    bind: [weight, x, bias, weight, weight, out],
+    params: {
+      Z: batch,
+      M: inner,
+      N: cells,
+      K: channels,
+      am: channels,
+      ak: 1,
+      bn: 1,
+      bk: cells,
+      ldc: cells,
+      sa: 0,
+      sb: channels * cells,
+      sc: inner * cells,
+      oa: 0,
+      ob: 0,
+      oc: 0,
+      shiftFirst: 0,
+      shiftStride: 0,
+      gate: inner,
+      flags: 1, // a bias
+    },
+  } as const;
+  if (
+    !backend.tape && backend.family === "software" && backend.kind !== "cpu" &&
+    texelPays(bias.size * cells * channels) && texelFitsGated(product)
+  ) {
+    gemmTexel(product);
+    return out;
+  }
+  out.dispose();
+  using wide = linear(x, weight, { bias });
+  return geglu(wide);
 }

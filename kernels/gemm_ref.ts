@@ -1,5 +1,6 @@
 /** Float64 definition of `gemm`. The loops are ordered so that the cpu backend is bearable. */
 import type { Params } from "./backend.ts";
+import { gegluRef } from "./geglu_ref.ts";
 
 /** `c = alpha A B (+ bias) (+ shift) (+ residual) (+ c)`; bindings and params as in `gemm.wgsl`; `first` is the
  * row of bias and shift. */
@@ -82,4 +83,19 @@ export function gemmTiledRef(
   p: Params,
 ): void {
   gemmRef([a!, b!, bias!, residual!, a!, c!], p);
+}
+
+/** The same, or with a `gate` what `geglu` makes of M rows and as many gates below them. */
+export function gemmTexelRef(
+  bind: readonly Float64Array[],
+  p: Params,
+): void {
+  const { M = 0, N = 0, Z = 1, gate = 0 } = p;
+  if (!gate) {
+    gemmRef(bind, p);
+    return;
+  }
+  const wide = new Float64Array(Z * 2 * M * N);
+  gemmRef([...bind.slice(0, 5), wide], { ...p, M: 2 * M, sc: 2 * M * N });
+  gegluRef([wide, wide, bind[5]!], { batch: Z, plane: M * N }, {});
 }

@@ -3,6 +3,7 @@
  * matrices are copied to textures (see the kernel). The copies cost little beside a product of some
  * size; what is large goes in pieces, so that they stay small.
  */
+import erfWgsl from "./erf.wgsl" with { type: "text" };
 import narrowWgsl from "./gemm_narrow.wgsl" with { type: "text" };
 import wgsl from "./gemm_texel.wgsl" with { type: "text" };
 import loadWgsl from "./gemm_texel_load.wgsl" with { type: "text" };
@@ -12,12 +13,12 @@ import {
   STAGE_SIZE,
   type Tensor,
 } from "./backend.ts";
-import { gemmRef } from "./gemm_ref.ts";
+import { gemmTexelRef } from "./gemm_ref.ts";
 import { threadsAcross } from "./tiles.ts";
 
 const KERNEL: Kernel = {
   name: "gemm_texel",
-  wgsl: loadWgsl + wgsl,
+  wgsl: erfWgsl + loadWgsl + wgsl,
   bindings: "abrrrw",
   params: [
     "M",
@@ -35,19 +36,20 @@ const KERNEL: Kernel = {
     "first",
     "shiftFirst",
     "shiftStride",
+    "gate",
     "alpha:f",
     "across",
     "block",
   ],
-  ref: gemmRef,
-  flops: ({ M, N, K, Z }) => 2 * M! * N! * K! * Z!,
+  ref: gemmTexelRef,
+  flops: ({ M, N, K, Z, gate = 0 }) => 2 * (M! + gate) * N! * K! * Z!,
 };
 /** For at most four columns. */
 const NARROW: Kernel = {
   ...KERNEL,
   name: "gemm_narrow",
   wgsl: loadWgsl + narrowWgsl,
-  params: KERNEL.params.filter((name) => name !== "across"),
+  params: KERNEL.params.filter((name) => !["across", "gate"].includes(name)),
 };
 const KERNEL_HALF = half(KERNEL);
 const NARROW_HALF = half(NARROW);
@@ -71,7 +73,10 @@ const LEAST_WORK = 2 ** 19;
 export interface TexelProduct {
   /** A, B, bias, residual, shift and C, as `gemm.wgsl` binds them. */
   readonly bind: readonly [Tensor, Tensor, Tensor, Tensor, Tensor, Tensor];
-  /** Params of `gemm.wgsl`; `Z` is the batch. */
+  /**
+   * Params of `gemm.wgsl`; `Z` is the batch. With a `gate`, the number of rows M, A has so many more: C is M rows of
+   * what `geglu` makes of them.
+   */
   readonly params: Params;
 }
 
@@ -90,6 +95,16 @@ export function texelFits({ bind, params }: TexelProduct): boolean {
     (N <= NARROW_COLUMNS || inFours(N, ldc, sc, oc));
 }
 
+/** Whether the kernels can run a product with gates: A is one piece, as a row's gate must be beside it. */
+export function texelFitsGated(product: TexelProduct): boolean {
+  const { params, bind } = product;
+  const { M = 0, K = 0, N = 0, gate = 0 } = params;
+  const whole = { ...params, M: M + gate };
+  const { ms, ks } = pieceSizes(whole, STAGE_SIZE[bind[0].type]);
+  return gate % 4 === 0 && N > NARROW_COLUMNS && ms === M + gate && ks === K &&
+    texelFits(product);
+}
+
 /** Distance between columns of B; as if they had their numbers side by side where there is only one. */
 function stepOfColumns({ N = 0, bn = 1, bk = 1 }: Params): number {
   return N === 1 && bk === 1 ? 4 : bn;
@@ -102,7 +117,7 @@ export function texelPays(work: number): boolean {
 
 /** Runs a product that fits. */
 export function gemmTexel({ bind, params }: TexelProduct): void {
-  const { M = 0, N = 0, K = 0, Z = 1, alpha = 1, flags = 0 } = params;
+  const { M = 0, N = 0, K = 0, Z = 1, alpha = 1, flags = 0, gate = 0 } = params;
   const { am = 1, ak = 1, bk = 1, ldc = 0, shiftFirst = 0, shiftStride = 0 } =
     params;
   const { sa = 0, sb = 0, sc = 0, oa = 0, ob = 0, oc = 0 } = params;
@@ -112,7 +127,8 @@ export function gemmTexel({ bind, params }: TexelProduct): void {
   const narrow = N <= NARROW_COLUMNS;
   const kernels = narrow ? [NARROW, NARROW_HALF] : [KERNEL, KERNEL_HALF];
   const kernel = kernels[Number(a.type === "f16")]!;
-  const most = pieceSizes(params, STAGE_SIZE[a.type]);
+  const most = pieceSizes({ ...params, M: M + gate }, STAGE_SIZE[a.type]);
+  const rows = gate ? ROWS / 2 : ROWS;
   for (let k = 0; k < K; k += most.ks) {
     const ks = Math.min(most.ks, K - k);
     const now = k ? FLAGS.accumulate : flags;
@@ -126,12 +142,12 @@ export function gemmTexel({ bind, params }: TexelProduct): void {
           "a",
           a,
           aFirst,
-          (zs - 1) * sa + span([ms, am], [ks, ak]),
+          (zs - 1) * sa + span([ms + gate, am], [ks, ak]),
         );
         backend.stage("b", b, bFirst, (zs - 1) * sb + span([N, bn], [ks, bk]));
         const across = narrow
           ? 1
-          : threadsAcross([ms, N], THREADS, [ROWS, COLUMNS], ACROSS);
+          : threadsAcross([ms, N], THREADS, [rows, COLUMNS], ACROSS);
         backend.dispatch(kernel, {
           bind,
           params: {
@@ -145,6 +161,7 @@ export function gemmTexel({ bind, params }: TexelProduct): void {
             bn,
             first: m,
             shiftFirst: shiftFirst + z * shiftStride,
+            gate,
             alpha,
             across,
             flags: now,
@@ -157,9 +174,10 @@ export function gemmTexel({ bind, params }: TexelProduct): void {
             RESIDUAL: now & FLAGS.residual && 1,
             ACCUMULATE: now & FLAGS.accumulate && 1,
             SHIFT: now & FLAGS.shift && 1,
+            ...narrow ? {} : { GATED: Number(gate > 0) },
           },
           groups: [
-            Math.ceil(ms / (ROWS * THREADS / across)),
+            Math.ceil(ms / (rows * THREADS / across)),
             Math.ceil(N / (COLUMNS * across)),
             zs,
           ],

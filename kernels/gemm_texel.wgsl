@@ -1,9 +1,11 @@
 // gemm_texel: gemm on adapters that are processors. They fetch storage lane by lane, each component
 // behind its own bounds check; a texel is one wide load per lane. So A and B come through textures, four
-// numbers to a texel. Each thread holds 8 rows x 16 columns. Either matrix may have any of its axes
+// numbers to a texel. Each thread holds 8 rows x 16 columns, or GATED 4 rows and their gates, of which it stores
+// what geglu makes of them. Either matrix may have any of its axes
 // contiguous: blocks of 4 x 4 are turned in registers where k is not the axis that a texel lies along in
 // A, or where it is in B. What reads a and b, and the constants, is in gemm_texel_load.
 const THREADS = 8u; // what software adapters do at once
+override GATED: bool = false;
 
 struct Params {
   M: u32, N: u32, K: u32,
@@ -12,6 +14,7 @@ struct Params {
   oc: u32,
   first: u32, // row of the bias and of the shift
   shiftFirst: u32, shiftStride: u32,
+  gate: u32, // GATED: from a row of A to its gate's
   alpha: f32,
   across: u32, // threads along n: 1, 2, 4 or 8; the others lie along m
   block: u32, // k is added up in blocks: rounding grows with their number, not with K
@@ -37,15 +40,22 @@ fn put(at: u32, add: f32, value: vec4f) {
   c[at] = sum;
 }
 
+fn gated(value: vec4f, gate: vec4f) -> vec4f {
+  let x = gate * 0.7071067811865476;
+  return value * gate * (0.5 * (1.0 + vec4f(erf(x.x), erf(x.y), erf(x.z), erf(x.w))));
+}
+
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32) {
   // Neighbours in x share columns: they stay in the cache.
-  let m0 = (w.x * (THREADS / p.across) + t / p.across) * 8u;
+  let rows = select(8u, 4u, GATED);
+  let m0 = (w.x * (THREADS / p.across) + t / p.across) * rows;
   let n0 = w.y * p.across * 4u + t % p.across; // in fours
   let columns = p.N / 4u;
   // In texels: to the next of four, to the next four rows or columns, to the next four of k.
   let aNext = select(p.ak, p.am, BY_K) / 4u;
   let aFour = select(1u, p.am, BY_K);
+  let aHigh = select(1u, p.gate / 4u, GATED) * aFour;
   let aStep = select(p.ak, 1u, BY_K);
   let bNext = select(p.bn, p.bk, BY_N) / 4u;
   let bFour = select(p.bn, 1u, BY_N);
@@ -80,7 +90,7 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
       let z = turned(right(j + 2u * bPart, bNext), !BY_N);
       let u = turned(right(j + 3u * bPart, bNext), !BY_N);
       let low = turned(left(i, aNext), !BY_K);
-      let high = turned(left(i + aFour, aNext), !BY_K);
+      let high = turned(left(i + aHigh, aNext), !BY_K);
       let v0 = low[0];
       c00 += (v0.x * x[0] + v0.y * x[1]) + (v0.z * x[2] + v0.w * x[3]);
       c01 += (v0.x * y[0] + v0.y * y[1]) + (v0.z * y[2] + v0.w * y[3]);
@@ -140,11 +150,20 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
   let n2 = n1 + p.across;
   let n3 = n2 + p.across;
   // The same index in all threads: arrays are then read at once, not lane by lane.
-  for (var r = 0u; r < 8u; r++) {
+  for (var r = 0u; r < rows; r++) {
     let m = m0 + r;
     if (m >= p.M) { continue; }
     let row = (p.oc + w.z * p.sc + m * p.ldc) / 4u;
     let add = rowOf(w.z, m);
+    if (GATED) {
+      let more = rowOf(w.z, p.gate + m);
+      let g = r + 4u;
+      if (n0 < columns) { c[row + n0] = gated(part0[r] + add, part0[g] + more); }
+      if (n1 < columns) { c[row + n1] = gated(part1[r] + add, part1[g] + more); }
+      if (n2 < columns) { c[row + n2] = gated(part2[r] + add, part2[g] + more); }
+      if (n3 < columns) { c[row + n3] = gated(part3[r] + add, part3[g] + more); }
+      continue;
+    }
     if (n0 < columns) { put(row + n0, add, part0[r]); }
     if (n1 < columns) { put(row + n1, add, part1[r]); }
     if (n2 < columns) { put(row + n2, add, part2[r]); }

@@ -6,7 +6,7 @@ import {
   selfAttention,
 } from "../kernels/attention.ts";
 import type { Tensor } from "../kernels/backend.ts";
-import { geglu } from "../kernels/geglu.ts";
+import { linearGeglu } from "../kernels/geglu.ts";
 import { groupNorm } from "../kernels/group_norm.ts";
 import { layerNorm } from "../kernels/layer_norm.ts";
 import { linear } from "../kernels/linear.ts";
@@ -223,8 +223,7 @@ export function transformerBlock(
     { heads, site: `${site}attn2`, hooks },
   );
   using n3 = layerNorm(x2, b.norm3.weight, b.norm3.bias, LAYER_NORM_EPS);
-  using wide = linear(n3, b.expand.weight, { bias: b.expand.bias });
-  using gated = geglu(wide);
+  using gated = linearGeglu(n3, b.expand.weight, b.expand.bias!);
   return linear(gated, b.shrink.weight, { bias: b.shrink.bias, residual: x2 });
 }
 
