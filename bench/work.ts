@@ -3,6 +3,7 @@ import {
   type Backend,
   type Dispatch,
   type Kernel,
+  type Run,
   sizeOf,
   type StageName,
   storedBytes,
@@ -99,6 +100,13 @@ export class WorkPlan extends Plan {
   }
 
   /** See `Backend`. */
+  override copy(from: Tensor, to: Tensor, run: Run): void {
+    super.copy(from, to, run);
+    this.#bytes += 2 * storedBytes([run.count], "f32");
+    this.#forget([to]);
+  }
+
+  /** See `Backend`. */
   override dispatch(kernel: Kernel, what: Dispatch): void {
     const before = this.flops;
     const copies = this.#copied.map(({ name, from, first, count }) => ({
@@ -111,12 +119,7 @@ export class WorkPlan extends Plan {
     super.dispatch(kernel, what);
     this.#dispatched++;
     this.#bytes += touchedBytes(kernel, what);
-    for (const [key, { from }] of this.#staged) {
-      const written = what.bind.some((x, i) =>
-        x === from && kernel.bindings[i] === "w"
-      );
-      if (written) this.#staged.delete(key);
-    }
+    this.#forget(what.bind.filter((_, i) => kernel.bindings[i] === "w"));
     const flops = this.flops - before;
     if (/^winograd_(input|doubled)$/.test(kernel.name)) {
       this.#winograd = winogradFactor(kernel, what);
@@ -148,6 +151,13 @@ export class WorkPlan extends Plan {
       count: 1,
       flops,
     });
+  }
+
+  /** Copies of what is written are old. */
+  #forget(written: readonly Tensor[]): void {
+    for (const [key, { from }] of this.#staged) {
+      if (written.includes(from)) this.#staged.delete(key);
+    }
   }
 
   /** Counts what `pass` does. */

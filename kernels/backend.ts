@@ -55,6 +55,16 @@ export interface Dispatch {
   readonly groups: readonly [number, number, number];
 }
 
+/** Numbers that `Backend.copy` copies. */
+export interface Run {
+  /** The first of them. */
+  readonly first: number;
+  /** Where that goes. */
+  readonly at: number;
+  /** How many. */
+  readonly count: number;
+}
+
 /** A kernel with its `override` constants: what a device compiles. */
 export interface PlannedKernel {
   /** The kernel. */
@@ -152,6 +162,8 @@ export interface Backend extends Disposable {
    * `first` and `count` come in fours.
    */
   stage(name: StageName, from: Tensor, first: number, count: number): void;
+  /** Copies `count` numbers from `from` to another f32 tensor; see `Run` for where they begin. */
+  copy(from: Tensor, to: Tensor, run: Run): void;
   /** Records one kernel run. */
   dispatch(kernel: Kernel, what: Dispatch): void;
   /** Submits what has been recorded. Never waits. */
@@ -343,6 +355,27 @@ export function expectReadable(tensor: Tensor): void {
     throw new TypeError(
       `Cannot read [${tensor.shape}]: it must be stored as f32: current type is ${tensor.type}`,
     );
+  }
+}
+
+/** Throws unless a run can be copied. */
+export function expectRun(
+  from: Tensor,
+  to: Tensor,
+  { first, at, count }: Run,
+): void {
+  const fits = first + count <= from.size && at + count <= to.size;
+  if (from.disposed || to.disposed || from.storage === to.storage || !fits) {
+    throw new RangeError(
+      `Cannot copy ${count} numbers from ${first} of [${from.shape}] to ${at} of [${to.shape}]: both tensors must be alive, two, and hold them`,
+    );
+  }
+  for (const x of [from, to]) {
+    if (x.type !== "f32") {
+      throw new TypeError(
+        `Cannot copy [${x.shape}]: it must be stored as f32: current type is ${x.type}`,
+      );
+    }
   }
 }
 

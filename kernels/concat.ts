@@ -1,43 +1,11 @@
 /** Concatenation and slices along batch and channels. */
-import wgsl from "./copy_channels.wgsl" with { type: "text" };
 import {
   channelMajor,
   expectShape,
-  type Kernel,
   record,
-  runGroups,
+  type Run,
   type Tensor,
 } from "./backend.ts";
-import { copyChannelsRef } from "./copy_channels_ref.ts";
-
-const KERNEL: Kernel = {
-  name: "copy_channels",
-  wgsl,
-  bindings: "rw",
-  params: ["batch", "run", "xStride", "outStride", "from_", "to_"],
-  ref: copyChannelsRef,
-};
-
-interface Run {
-  readonly batch: number;
-  readonly run: number;
-  readonly xStride: number;
-  readonly outStride: number;
-  readonly from: number;
-  readonly to: number;
-}
-
-function copy(
-  x: Tensor,
-  out: Tensor,
-  { batch, run, xStride, outStride, from, to }: Run,
-): void {
-  x.backend.dispatch(KERNEL, {
-    bind: [x, out],
-    params: { batch, run, xStride, outStride, from_: from, to_: to },
-    groups: runGroups(batch, run),
-  });
-}
 
 /**
  * `[x, y]` along the channels.
@@ -54,40 +22,34 @@ export function concatChannels(x: Tensor, y: Tensor): Tensor {
       `Cannot run concat: batch and space must agree: current shapes are [${x.shape}] and [${y.shape}]`,
     );
   }
-  const total = (channels + others) * cells;
+  const [first, second] = [channels * cells, others * cells];
   const out = x.backend.alloc([batch, channels + others, ...x.shape.slice(2)]);
-  const first = {
-    batch,
-    run: channels * cells,
-    xStride: channels * cells,
-    outStride: total,
-    from: 0,
-    to: 0,
-  };
-  const second = {
-    batch,
-    run: others * cells,
-    xStride: others * cells,
-    outStride: total,
-    from: 0,
-    to: channels * cells,
-  };
-  copy(x, out, first);
-  copy(y, out, second);
-  record([out], [x, y], [], ([g], needs) =>
-    [first, second].map((run, i) => {
-      if (!needs[i]) return undefined;
-      const grad = x.backend.alloc((i ? y : x).shape);
-      copy(g!, grad, {
-        batch,
-        run: run.run,
-        xStride: total,
-        outStride: run.run,
-        from: run.to,
-        to: 0,
-      });
-      return grad;
+  /** Where the items of a part go. */
+  const runs = (count: number, behind: number): Run[] =>
+    Array.from({ length: batch }, (_, b) => ({
+      first: b * count,
+      at: b * (first + second) + behind,
+      count,
     }));
+  const { backend } = x;
+  const parts = [[x, runs(first, 0)], [y, runs(second, first)]] as const;
+  for (const [part, runs] of parts) {
+    for (const run of runs) backend.copy(part, out, run);
+  }
+  record(
+    [out],
+    [x, y],
+    [],
+    ([g], needs) =>
+      parts.map(([{ shape }, runs], i) => {
+        if (!needs[i]) return undefined;
+        const grad = backend.alloc(shape);
+        for (const { first, at, count } of runs) {
+          backend.copy(g!, grad, { first: at, at: first, count });
+        }
+        return grad;
+      }),
+  );
   return out;
 }
 
@@ -101,14 +63,7 @@ export function stackBatch(parts: readonly Tensor[]): Tensor {
   for (const x of parts) expectShape(x, first.shape, "stack");
   const out = first.backend.alloc([batch * parts.length, ...rest]);
   parts.forEach((x, i) =>
-    copy(x, out, {
-      batch: 1,
-      run: x.size,
-      xStride: x.size,
-      outStride: out.size,
-      from: 0,
-      to: i * x.size,
-    })
+    x.backend.copy(x, out, { first: 0, at: i * x.size, count: x.size })
   );
   return out;
 }
@@ -125,13 +80,6 @@ export function sliceBatch(x: Tensor, start: number, count: number): Tensor {
   }
   const out = x.backend.alloc([count, ...rest]);
   const item = x.size / batch;
-  copy(x, out, {
-    batch: 1,
-    run: count * item,
-    xStride: x.size,
-    outStride: out.size,
-    from: start * item,
-    to: 0,
-  });
+  x.backend.copy(x, out, { first: start * item, at: 0, count: count * item });
   return out;
 }

@@ -5,11 +5,13 @@ import {
   expectAlive,
   expectData,
   expectReadable,
+  expectRun,
   type Floats,
   type Kernel,
   type KernelFamily,
   type MemoryUse,
   type Recorder,
+  type Run,
   sizeOf,
   type StorageType,
   Tensor,
@@ -102,6 +104,17 @@ export class Cpu implements Backend {
 
   /** Nothing: the references read the tensor itself. */
   stage(): void {}
+
+  /** See `Backend`. */
+  copy(from: Tensor, to: Tensor, run: Run): void {
+    expectRun(from, to, run);
+    const { first, at, count } = run;
+    const numbers = from.storage as Float64Array;
+    (to.storage as Float64Array).set(
+      numbers.subarray(first, first + count),
+      at,
+    );
+  }
 
   /** See `Backend`. */
   dispatch(kernel: Kernel, { bind, params, constants = {} }: Dispatch): void {

@@ -7,12 +7,14 @@ import {
   checkGroups,
   type Dispatch,
   expectData,
+  expectRun,
   type Floats,
   type Kernel,
   type KernelFamily,
   type MemoryUse,
   type PlannedKernel,
   type Recorder,
+  type Run,
   sizeOf,
   type StageName,
   type StorageType,
@@ -125,6 +127,11 @@ export class Plan implements Backend {
   /** See `Backend`. */
   stage(name: StageName, from: Tensor, _first: number, count: number): void {
     this.#stages.fit(name, from.type, count);
+  }
+
+  /** See `Backend`. */
+  copy(from: Tensor, to: Tensor, run: Run): void {
+    expectRun(from, to, run);
   }
 
   /** See `Backend`. */

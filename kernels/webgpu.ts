@@ -17,12 +17,14 @@ import {
   expectAlive,
   expectData,
   expectReadable,
+  expectRun,
   type Floats,
   type Kernel,
   type KernelFamily,
   type MemoryUse,
   type PlannedKernel,
   type Recorder,
+  type Run,
   sizeOf,
   type StageName,
   type StorageType,
@@ -273,6 +275,22 @@ export class WebGpu implements Backend {
   stage(name: StageName, from: Tensor, first: number, count: number): void {
     this.#stages.fill(name, from, first, count);
     this.#touched.add(from.storage as GPUBuffer);
+  }
+
+  /** See `Backend`. */
+  copy(from: Tensor, to: Tensor, run: Run): void {
+    expectRun(from, to, run);
+    const source = from.storage as GPUBuffer;
+    const target = to.storage as GPUBuffer;
+    this.#stages.forget(target);
+    this.#outsidePass().copyBufferToBuffer(
+      source,
+      4 * run.first,
+      target,
+      4 * run.at,
+      4 * run.count,
+    );
+    this.#touched.add(source).add(target);
   }
 
   /** The encoder, where copies may go. */

@@ -9,7 +9,7 @@ import {
   STAGE_SIZE,
   type Tensor,
 } from "../../kernels/backend.ts";
-import { combine } from "../../kernels/combine.ts";
+import { add, combine } from "../../kernels/combine.ts";
 import { Cpu } from "../../kernels/cpu.ts";
 import { DeviceLostError, DeviceMemoryError } from "../../kernels/errors.ts";
 import { gemm } from "../../kernels/gemm.ts";
@@ -213,7 +213,36 @@ test("Backend.stage() grows, is counted as reserved, and refuses what is too muc
   assert.equal(grown(), 0);
 });
 
-test("Backend.stage() copies again what was written since, by a kernel or from the host", async () => {
+test("Backend.copy() copies a run after what was recorded before, and refuses what does not fit", async () => {
+  const backend = await testBackend();
+  using x = backend.upload([1, 2, 3, 4, 5], [5]);
+  using y = backend.upload([6, 7, 8], [3]);
+  using sum = add(x, x);
+  backend.copy(sum, y, { first: 3, at: 1, count: 2 });
+  using more = add(y, y);
+  backend.write(x, Float32Array.of(9, 9, 9, 9, 9));
+  backend.copy(x, y, { first: 4, at: 0, count: 1 });
+  const found = await backend.read([y, more]);
+  assert.deepEqual(found.map((v) => [...v]), [[9, 8, 10], [12, 16, 20]]);
+  const refused = (...given: Parameters<typeof backend.copy>) =>
+    assert.throws(
+      () => backend.copy(...given),
+      /^RangeError: Cannot copy .* must be alive, two, and hold them/,
+    );
+  refused(x, y, { first: 4, at: 0, count: 2 });
+  refused(x, y, { first: 0, at: 2, count: 2 });
+  refused(x, x, { first: 0, at: 2, count: 1 });
+  const gone = backend.alloc([3]);
+  gone.dispose();
+  refused(gone, y, { first: 0, at: 0, count: 1 });
+  using half = backend.alloc([4], "f16");
+  assert.throws(
+    () => backend.copy(half, y, { first: 0, at: 0, count: 1 }),
+    /^TypeError: Cannot copy \[4\]: it must be stored as f32/,
+  );
+});
+
+test("Backend.stage() copies again what was written since, by a kernel, a copy or from the host", async () => {
   const backend = await testBackend();
   const size = 64;
   const [one, two, three] = [1, 2, 3].map((seed) => rand(seed, size * size));
@@ -231,6 +260,9 @@ test("Backend.stage() copies again what was written since, by a kernel or from t
   multiply();
   gemm([size, size, size], line(a), line(a), line(b), { variant });
   multiply(); // b is a a
+  using other = backend.upload(two!, [size, size]);
+  backend.copy(other, b, { first: 0, at: 0, count: b.size });
+  multiply();
   backend.write(b, three!);
   multiply();
   const product = (x: Floats, y: Floats): Float64Array => {
@@ -248,6 +280,7 @@ test("Backend.stage() copies again what was written since, by a kernel or from t
     product(one!, two!),
     product(one!, two!),
     product(one!, product(one!, one!)),
+    product(one!, two!),
     product(one!, three!),
   ];
   (await backend.read(results)).forEach((values, i) =>
