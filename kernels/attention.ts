@@ -1,8 +1,8 @@
 /**
- * Attention in chunks of queries, so that no N x N matrix is ever held: scores of one chunk by a
- * matrix product, softmax over the keys, values by a matrix product; the way back computes each
- * chunk's probabilities again. In the gpu family by the kernels of `flash_attention.ts`, unless heads
- * are wider than these can hold, as an autoencoder's one head is.
+ * Attention without an N x N matrix: in the gpu family by the kernels of `flash_attention.ts`, in the
+ * software family by those of `flash_texel.ts`. Where these cannot or should not, as with an
+ * autoencoder's one wide head, in chunks of queries: scores of one chunk by a matrix product, softmax
+ * over the keys, values by a matrix product; the way back computes each chunk's probabilities again.
  *
  * Probes: for chosen keys (text tokens) the log-probabilities come out as a second, differentiable
  * result. Their gradient is `h = dE/d log a = a dE/da`, which is bounded, and the softmax Jacobian

@@ -54,11 +54,11 @@ export interface TexelShape {
 /** Whether the kernels can and should run an attention to these keys and values. */
 export function fitsFlashTexel(
   backend: Backend,
-  [q, k, v]: readonly [Heads, Heads, Heads],
+  [q, k]: readonly [Heads, Heads, Heads],
   shape: TexelShape,
 ): boolean {
   const { queries, keys, width, causal } = shape;
-  const pitch = k.tensor === v.tensor ? k.pitch : k.pitch + v.pitch;
+  const pitch = Math.max(k.pitch, 2 * width); // as they are, or packed
   return backend.family === "software" && backend.kind !== "cpu" && !causal &&
     queries % 4 === 0 && isWorth("there", shape) &&
     // On the way back queries have a gradient beside them.

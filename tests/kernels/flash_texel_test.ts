@@ -8,7 +8,11 @@ import {
 } from "../../kernels/attention.ts";
 import type { Tensor } from "../../kernels/backend.ts";
 import { Cpu } from "../../kernels/cpu.ts";
-import { flashTexel, flashTexelGrad } from "../../kernels/flash_texel.ts";
+import {
+  fitsFlashTexel,
+  flashTexel,
+  flashTexelGrad,
+} from "../../kernels/flash_texel.ts";
 import { type Heads, packedHeads, wholeHeads } from "../../kernels/heads.ts";
 import { packLines } from "../../kernels/pack_lines.ts";
 import { Plan } from "../../kernels/plan.ts";
@@ -127,6 +131,19 @@ test("attention of the software family stores no scores where queries come in fo
   }
   assert.ok(stores({ ...wide, queries: most + 4 }));
   assert.ok(stores({ ...wide, keys: most + 4 }));
+  using plan = new Plan();
+  const heads = (cells: number) => wholeHeads(plan.alloc([64, cells]), 64);
+  const fits = (q: Heads, k: Heads, keys: number): boolean =>
+    fitsFlashTexel(plan, [q, k, k], {
+      ...wide,
+      keys,
+      causal: false,
+      work: Infinity,
+    });
+  // Keys are the values, too, but must be packed.
+  const [q, k] = [heads(64), heads(most + 1)];
+  assert.ok(fits(q, k, most - 1));
+  assert.ok(!fits(q, k, most + 1));
 });
 
 test("the definitions of flash_texel are those of attention", async () => {
