@@ -479,6 +479,7 @@ export {
 } from "./kernels/adapter.ts";
 export {
   type Backend,
+  type CopyRange,
   type Dispatch,
   type Floats,
   type Kernel,

@@ -1,9 +1,9 @@
 /** What a pass consists of: its matrix products, counted on a plan and run again alone on a device. */
 import {
   type Backend,
+  type CopyRange,
   type Dispatch,
   type Kernel,
-  type Run,
   sizeOf,
   type StageName,
   storedBytes,
@@ -100,9 +100,9 @@ export class WorkPlan extends Plan {
   }
 
   /** See `Backend`. */
-  override copy(from: Tensor, to: Tensor, run: Run): void {
-    super.copy(from, to, run);
-    this.#bytes += 2 * storedBytes([run.count], "f32");
+  override copy(from: Tensor, to: Tensor, range: CopyRange): void {
+    super.copy(from, to, range);
+    this.#bytes += 2 * storedBytes([range.count], "f32");
     this.#forget([to]);
   }
 

@@ -56,7 +56,7 @@ export interface Dispatch {
 }
 
 /** Numbers that `Backend.copy` copies. */
-export interface Run {
+export interface CopyRange {
   /** The first of them. */
   readonly first: number;
   /** Where that goes. */
@@ -162,8 +162,8 @@ export interface Backend extends Disposable {
    * `first` and `count` come in fours.
    */
   stage(name: StageName, from: Tensor, first: number, count: number): void;
-  /** Copies `count` numbers from `from` to another f32 tensor; see `Run` for where they begin. */
-  copy(from: Tensor, to: Tensor, run: Run): void;
+  /** Copies a range of numbers of an f32 tensor to another one. */
+  copy(from: Tensor, to: Tensor, range: CopyRange): void;
   /** Records one kernel run. */
   dispatch(kernel: Kernel, what: Dispatch): void;
   /** Submits what has been recorded. Never waits. */
@@ -358,11 +358,11 @@ export function expectReadable(tensor: Tensor): void {
   }
 }
 
-/** Throws unless a run can be copied. */
-export function expectRun(
+/** Throws unless a range can be copied. */
+export function expectRange(
   from: Tensor,
   to: Tensor,
-  { first, at, count }: Run,
+  { first, at, count }: CopyRange,
 ): void {
   const fits = first + count <= from.size && at + count <= to.size;
   if (from.disposed || to.disposed || from.storage === to.storage || !fits) {

@@ -1,9 +1,9 @@
 /** Concatenation and slices along batch and channels. */
 import {
   channelMajor,
+  type CopyRange,
   expectShape,
   record,
-  type Run,
   type Tensor,
 } from "./backend.ts";
 
@@ -25,26 +25,26 @@ export function concatChannels(x: Tensor, y: Tensor): Tensor {
   const [first, second] = [channels * cells, others * cells];
   const out = x.backend.alloc([batch, channels + others, ...x.shape.slice(2)]);
   /** Where the items of a part go. */
-  const runs = (count: number, behind: number): Run[] =>
+  const ranges = (count: number, behind: number): CopyRange[] =>
     Array.from({ length: batch }, (_, b) => ({
       first: b * count,
       at: b * (first + second) + behind,
       count,
     }));
   const { backend } = x;
-  const parts = [[x, runs(first, 0)], [y, runs(second, first)]] as const;
-  for (const [part, runs] of parts) {
-    for (const run of runs) backend.copy(part, out, run);
+  const parts = [[x, ranges(first, 0)], [y, ranges(second, first)]] as const;
+  for (const [part, ranges] of parts) {
+    for (const range of ranges) backend.copy(part, out, range);
   }
   record(
     [out],
     [x, y],
     [],
     ([g], needs) =>
-      parts.map(([{ shape }, runs], i) => {
+      parts.map(([{ shape }, ranges], i) => {
         if (!needs[i]) return undefined;
         const grad = backend.alloc(shape);
-        for (const { first, at, count } of runs) {
+        for (const { first, at, count } of ranges) {
           backend.copy(g!, grad, { first: at, at: first, count });
         }
         return grad;

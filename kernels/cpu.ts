@@ -1,17 +1,17 @@
 /** The `cpu` backend: every kernel's float64 reference, run at once. The oracle of the tests. */
 import {
   type Backend,
+  type CopyRange,
   type Dispatch,
   expectAlive,
   expectData,
+  expectRange,
   expectReadable,
-  expectRun,
   type Floats,
   type Kernel,
   type KernelFamily,
   type MemoryUse,
   type Recorder,
-  type Run,
   sizeOf,
   type StorageType,
   Tensor,
@@ -106,9 +106,9 @@ export class Cpu implements Backend {
   stage(): void {}
 
   /** See `Backend`. */
-  copy(from: Tensor, to: Tensor, run: Run): void {
-    expectRun(from, to, run);
-    const { first, at, count } = run;
+  copy(from: Tensor, to: Tensor, range: CopyRange): void {
+    expectRange(from, to, range);
+    const { first, at, count } = range;
     const numbers = from.storage as Float64Array;
     (to.storage as Float64Array).set(
       numbers.subarray(first, first + count),

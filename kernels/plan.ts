@@ -5,16 +5,16 @@
 import {
   type Backend,
   checkGroups,
+  type CopyRange,
   type Dispatch,
   expectData,
-  expectRun,
+  expectRange,
   type Floats,
   type Kernel,
   type KernelFamily,
   type MemoryUse,
   type PlannedKernel,
   type Recorder,
-  type Run,
   sizeOf,
   type StageName,
   type StorageType,
@@ -130,8 +130,8 @@ export class Plan implements Backend {
   }
 
   /** See `Backend`. */
-  copy(from: Tensor, to: Tensor, run: Run): void {
-    expectRun(from, to, run);
+  copy(from: Tensor, to: Tensor, range: CopyRange): void {
+    expectRange(from, to, range);
   }
 
   /** See `Backend`. */

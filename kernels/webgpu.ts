@@ -13,18 +13,18 @@ import {
 import {
   type Backend,
   checkGroups,
+  type CopyRange,
   type Dispatch,
   expectAlive,
   expectData,
+  expectRange,
   expectReadable,
-  expectRun,
   type Floats,
   type Kernel,
   type KernelFamily,
   type MemoryUse,
   type PlannedKernel,
   type Recorder,
-  type Run,
   sizeOf,
   type StageName,
   type StorageType,
@@ -278,17 +278,17 @@ export class WebGpu implements Backend {
   }
 
   /** See `Backend`. */
-  copy(from: Tensor, to: Tensor, run: Run): void {
-    expectRun(from, to, run);
+  copy(from: Tensor, to: Tensor, range: CopyRange): void {
+    expectRange(from, to, range);
     const source = from.storage as GPUBuffer;
     const target = to.storage as GPUBuffer;
     this.#stages.forget(target);
     this.#outsidePass().copyBufferToBuffer(
       source,
-      4 * run.first,
+      4 * range.first,
       target,
-      4 * run.at,
-      4 * run.count,
+      4 * range.at,
+      4 * range.count,
     );
     this.#touched.add(source).add(target);
   }
