@@ -224,6 +224,15 @@ test("Backend.copy() copies a run after what was recorded before, and refuses wh
   backend.copy(x, y, { first: 4, at: 0, count: 1 });
   const found = await backend.read([y, more]);
   assert.deepEqual(found.map((v) => [...v]), [[9, 8, 10], [12, 16, 20]]);
+  // What is written comes after, whether to where numbers come from or to where they go.
+  using from = backend.upload([1, 2], [2]);
+  using to = backend.upload([3, 4], [2]);
+  backend.copy(from, to, { first: 0, at: 0, count: 2 });
+  backend.write(from, Float32Array.of(5, 6));
+  assert.deepEqual([...(await backend.read([to]))[0]!], [1, 2]);
+  backend.copy(from, to, { first: 0, at: 0, count: 2 });
+  backend.write(to, Float32Array.of(0, 1));
+  assert.deepEqual([...(await backend.read([to]))[0]!], [0, 1]);
   const refused = (...given: Parameters<typeof backend.copy>) =>
     assert.throws(
       () => backend.copy(...given),

@@ -13,6 +13,7 @@ import { Plan } from "../../kernels/plan.ts";
 import { Tape } from "../../kernels/tape.ts";
 import { BACKEND, KERNELS, testBackend } from "../backend.ts";
 import { assertClose, compare, rand, U } from "../compare.ts";
+import { attentionKernels } from "./attention_kernels.ts";
 
 const NVIDIA: MatrixUnits = {
   M: 16,
@@ -53,34 +54,13 @@ function kernels(
     readonly packed?: boolean;
   } = {},
 ): string[] {
-  const { causal = false, probe, halfProducts = true, packed } = options;
+  const { causal = false, probe, halfProducts = true, packed = false } =
+    options;
   using plan = new Plan(Infinity, "gpu", options.units ?? NVIDIA);
-  const names: string[] = [];
-  const dispatch = plan.dispatch.bind(plan);
-  plan.dispatch = (kernel, what) => {
-    names.push(kernel.name);
-    dispatch(kernel, what);
-  };
-  const cells = packed ? [queries] : [queries, keys, keys];
-  const channels = (packed ? 3 : 1) * heads * width;
-  const inputs = cells.map((n) => plan.alloc([1, channels, n]));
   plan.halfProducts = halfProducts;
-  using tape = new Tape(plan, inputs);
-  const outputs = tape.run(() => {
-    const given = { heads, causal, probe };
-    const [q, k, v] = inputs as [Tensor, Tensor, Tensor];
-    const { out, logProbs } = packed
-      ? selfAttention(q, given)
-      : attention(q, k, v, given);
-    return logProbs ? [out, logProbs] : [out];
-  });
-  const seeds = outputs.map((y) => [y, plan.alloc(y.shape)] as const);
-  for (const grad of tape.backward(seeds)) grad.dispose();
-  for (const x of [...inputs, ...outputs, ...seeds.map(([, x]) => x)]) {
-    x.dispose();
-  }
-  assert.equal(plan.memory.liveBytes, 0);
-  return names.filter((name) =>
+  const sizes = { heads, width, queries, keys, packed };
+  const { there, back } = attentionKernels(plan, sizes, { causal, probe });
+  return [...there, ...back].filter((name) =>
     name.startsWith("flash") && !/halves$|rows$/.test(name)
   );
 }

@@ -1,11 +1,7 @@
 /** Attention of the software family without a matrix of scores: when it is used, and its definitions. */
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
-import {
-  attention,
-  type AttentionOptions,
-  selfAttention,
-} from "../../kernels/attention.ts";
+import { attention, selfAttention } from "../../kernels/attention.ts";
 import type { Tensor } from "../../kernels/backend.ts";
 import { Cpu } from "../../kernels/cpu.ts";
 import {
@@ -18,55 +14,20 @@ import { packLines } from "../../kernels/pack_lines.ts";
 import { Plan } from "../../kernels/plan.ts";
 import { Tape } from "../../kernels/tape.ts";
 import { assertClose, rand } from "../compare.ts";
+import {
+  attentionKernels,
+  type AttentionSizes,
+  type AttentionWishes,
+} from "./attention_kernels.ts";
 import { checkOp, input } from "./check_op.ts";
-
-interface Sizes {
-  readonly batch?: number;
-  readonly heads: number;
-  readonly width: number;
-  readonly queries: number;
-  readonly keys: number;
-  /** Queries, keys and values in one tensor. */
-  readonly packed?: boolean;
-}
 
 /** Which kernels run, there and back. */
 function kernels(
-  { batch = 1, heads, width, queries, keys, packed }: Sizes,
-  options: Partial<AttentionOptions> & { readonly wrt?: readonly number[] } =
-    {},
-): { readonly there: string[]; readonly back: string[] } {
+  sizes: AttentionSizes,
+  wishes: AttentionWishes = {},
+): ReturnType<typeof attentionKernels> {
   using plan = new Plan();
-  let names: string[] = [];
-  const dispatch = plan.dispatch.bind(plan);
-  plan.dispatch = (kernel, what) => {
-    names.push(kernel.name);
-    dispatch(kernel, what);
-  };
-  const cells = packed ? [queries] : [queries, keys, keys];
-  const channels = (packed ? 3 : 1) * heads * width;
-  const inputs = cells.map((n) => plan.alloc([batch, channels, n]));
-  const { wrt = packed ? [0] : [0, 1, 2] } = options;
-  const leaves = options.edit ? [] : wrt.map((i) => inputs[i]!);
-  const run = (): Tensor[] => {
-    const [q, k, v] = inputs as [Tensor, Tensor, Tensor];
-    const { out, logProbs } = packed
-      ? selfAttention(q, { heads, ...options })
-      : attention(q, k, v, { heads, ...options });
-    return logProbs ? [out, logProbs] : [out];
-  };
-  using tape = new Tape(plan, leaves);
-  const outputs = options.edit ? run() : tape.run(run);
-  const there = names;
-  names = [];
-  if (leaves.length) {
-    const seeds = outputs.map((y) => [y, plan.alloc(y.shape)] as const);
-    for (const grad of tape.backward(seeds)) grad.dispose();
-    for (const [, seed] of seeds) seed.dispose();
-  }
-  for (const x of [...inputs, ...outputs]) x.dispose();
-  assert.equal(plan.memory.liveBytes, 0);
-  return { there, back: names };
+  return attentionKernels(plan, sizes, wishes);
 }
 
 test("attention of the software family stores no scores where queries come in fours", () => {
@@ -99,7 +60,7 @@ test("attention of the software family stores no scores where queries come in fo
       "softmax_grad",
     ),
   );
-  const grads = (sizes: Sizes): boolean =>
+  const grads = (sizes: AttentionSizes): boolean =>
     !kernels(sizes).back.includes("softmax_grad");
   // Wide heads where there is much to do, but not on the way back to keys.
   const much = { ...self, queries: 2048, keys: 2048 };
@@ -109,8 +70,8 @@ test("attention of the software family stores no scores where queries come in fo
   assert.ok(grads({ ...much, width: 48 }));
   assert.ok(!grads({ ...much, width: 49 }));
   const stores = (
-    sizes: Sizes,
-    options: Partial<AttentionOptions> = {},
+    sizes: AttentionSizes,
+    options: AttentionWishes = {},
   ): boolean => {
     const { there, back } = kernels(sizes, options);
     assert.ok(![...there, ...back].some((name) => name.startsWith("flash")));
