@@ -19,9 +19,9 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   var value = 0.0;
   var slope = 0.0;
   if (KIND == 1u) {
-    let phi = 0.5 * (1.0 + erf(v * 0.7071067811865476));
-    value = v * phi;
-    slope = phi + v * 0.3989422804014327 * exp(-0.5 * min(v * v, 160.0));
+    let share = phi(v);
+    value = v * share;
+    slope = share + v * 0.3989422804014327 * exp(-0.5 * min(v * v, 160.0));
   } else {
     let k = select(1.0, 1.702, KIND == 2u);
     let s = sigmoid(k * v);

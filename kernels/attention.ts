@@ -289,19 +289,19 @@ function attend(
   const texel = fitsFlashTexel(backend, parts, flashShape) && !options.edit;
   if (flash) flashAttention(parts, flashShape, { stats, out });
   else if (texel) flashTexel(parts, flashShape, { stats, out });
-  for (const [first, columns] of flash || texel ? [] : chunks) {
-    using s = scores(first, columns);
-    softmaxColumns(s, stats, { first, causal });
-    options.edit?.(s, first);
-    gemm(
-      [width, columns, keys],
-      headMatrix(v, keys),
-      { tensor: s, stride: columns, batchStride: keys * columns },
-      { tensor: out, ...perHead, offset: first },
-      { batch: z, work },
-    );
-  }
-  if (!flash && !texel) {
+  else {
+    for (const [first, columns] of chunks) {
+      using s = scores(first, columns);
+      softmaxColumns(s, stats, { first, causal });
+      options.edit?.(s, first);
+      gemm(
+        [width, columns, keys],
+        headMatrix(v, keys),
+        { tensor: s, stride: columns, batchStride: keys * columns },
+        { tensor: out, ...perHead, offset: first },
+        { batch: z, work },
+      );
+    }
     backend.dispatch(SCALE, {
       bind: [out, stats],
       params: { count: z * queries, width, queries },

@@ -1,4 +1,4 @@
-// erf, for activation and geglu: their source follows.
+// erf, for activation and what gates: their source follows.
 // Rational form of erf on [-4, 4], a few ULP (the one XLA and Eigen use).
 fn erf(v: f32) -> f32 {
   let c = clamp(v, -4.0, 4.0);
@@ -17,3 +17,6 @@ fn erf(v: f32) -> f32 {
   b = b * s - 1.42647390514189e-02;
   return c * a / b;
 }
+
+// Share of a number that gelu keeps of it.
+fn phi(v: f32) -> f32 { return 0.5 * (1.0 + erf(v * 0.7071067811865476)); }

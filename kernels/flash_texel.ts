@@ -6,6 +6,7 @@
  */
 import wgsl from "./flash_texel.wgsl" with { type: "text" };
 import gradWgsl from "./flash_texel_grad.wgsl" with { type: "text" };
+import texelWgsl from "./texel.wgsl" with { type: "text" };
 import { attentionRows } from "./attention_rows.ts";
 import {
   type Backend,
@@ -15,10 +16,10 @@ import {
   type StageName,
   type Tensor,
 } from "./backend.ts";
-import type { FlashBack } from "./flash_attention.ts";
+import type { FlashBack, FlashShape } from "./flash_attention.ts";
 import { flashAttentionRef, flashGradRef } from "./flash_attention_ref.ts";
 import { headNames, headParams, type Heads, wholeHeads } from "./heads.ts";
-import { packLines } from "./pack_lines.ts";
+import { fours, packLines } from "./pack_lines.ts";
 import { constants, each, fill, once } from "./write_wgsl.ts";
 
 /** Dimensions of a head at most: it holds a number of each. */
@@ -36,17 +37,7 @@ const KEYS_WIDTH = 48;
 const COLUMNS = 32;
 
 /** Sizes of one attention. */
-export interface TexelShape {
-  /** Heads of the whole batch. */
-  readonly heads: number;
-  /** Queries of each. */
-  readonly queries: number;
-  /** Keys of each. */
-  readonly keys: number;
-  /** Dimensions of each. */
-  readonly width: number;
-  /** Whether a query sees only keys up to its own position. */
-  readonly causal: boolean;
+export interface TexelShape extends Omit<FlashShape, "exact"> {
   /** Multiplications of a product of one batch element: what is chosen must not depend on what is beside it. */
   readonly work: number;
 }
@@ -141,8 +132,8 @@ export function flashTexelGrad(
   ): void => {
     const byQuery = kind === "queries";
     const [own, others] = byQuery ? [queries, keys] : [keys, queries];
-    const pairs = [ofQueries, ofKeys] as const;
-    const [mine, theirs] = byQuery ? pairs : [ofKeys, ofQueries] as const;
+    const mine = byQuery ? ofQueries : ofKeys;
+    const theirs = byQuery ? ofKeys : ofQueries;
     const [a, ga] = mine.parts;
     const [b, gb] = theirs.parts;
     inPieces(
@@ -245,14 +236,10 @@ function inPieces(
   }
 }
 
-function fours(count: number): number {
-  return 4 * Math.ceil(count / 4);
-}
-
 /** The kernel for heads of a width. */
 function forward(width: number): Kernel {
   return once(`flash_texel_${width}`, () => ({
-    wgsl: constants({ WIDTH: width }) + fill(wgsl, {
+    wgsl: texelWgsl + constants({ WIDTH: width }) + fill(wgsl, {
       start: each(
         width,
         (d) =>
@@ -284,7 +271,7 @@ function forward(width: number): Kernel {
 /** The kernel for gradients on queries or on keys and values; the stages are the other way round for these. */
 function backward(width: number, kind: "queries" | "keys"): Kernel {
   return once(`flash_texel_grad_${kind}_${width}`, () => ({
-    wgsl: constants({ WIDTH: width }) + fill(gradWgsl, {
+    wgsl: texelWgsl + constants({ WIDTH: width }) + fill(gradWgsl, {
       start: each(
         width,
         (d) =>

@@ -3,8 +3,6 @@
 //   stats[z,0,n] = scale max_j S, stats[z,1,n] = 1 / sum_j exp(scale S[j,n] - stats[z,0,n])
 // Each thread has four queries and meets four keys at a time. What it holds has a variable for each dimension, which are
 // written out: an array's elements would be fetched lane by lane.
-const THREADS = 8u; // what software adapters do at once
-const ROW_BITS = 8u; // a texture row holds 256 texels
 const LOWEST = -3.4e38; // below any score
 const LOG2E = 1.4426950408889634;
 const LN2 = 0.6931471805599453;
@@ -21,8 +19,8 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> out: array<vec4f>; // [z, WIDTH, queries]
 @group(0) @binding(4) var<uniform> p: Params;
 
-fn left(i: u32) -> vec4f { return textureLoad(a, vec2u(i & ((1u << ROW_BITS) - 1u), i >> ROW_BITS)); }
-fn right(i: u32) -> vec4f { return textureLoad(b, vec2u(i & ((1u << ROW_BITS) - 1u), i >> ROW_BITS)); }
+fn left(i: u32) -> vec4f { return textureLoad(a, place(i)); }
+fn right(i: u32) -> vec4f { return textureLoad(b, place(i)); }
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32) {

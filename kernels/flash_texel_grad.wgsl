@@ -2,8 +2,6 @@
 //   P = exp(scale S - max) / sum,  dP[j,n] = sum_d v[d,j] go[d,n],  dS = P (dP - delta) (+ h of the probed tokens that are j)
 //   BY_QUERY: dq[d,n] = scale sum_j dS[j,n] k[d,j];  else dk[d,j] = scale sum_n dS[j,n] q[d,n], dv[d,j] = sum_n P[j,n] go[d,n]
 // OUTPUT: dP is there, else 0. PROBE: h = a dE/da of each probed token, BY_QUERY only. VALUES: dv, too.
-const THREADS = 8u; // what software adapters do at once
-const ROW_BITS = 8u; // a texture row holds 256 texels
 const LOG2E = 1.4426950408889634;
 override BY_QUERY: bool = true;
 override OUTPUT: bool = true;
@@ -27,8 +25,8 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> out: array<vec4f>; // lines of the gradients
 @group(0) @binding(6) var<uniform> p: Params;
 
-fn left(i: u32) -> vec4f { return textureLoad(a, vec2u(i & ((1u << ROW_BITS) - 1u), i >> ROW_BITS)); }
-fn right(i: u32) -> vec4f { return textureLoad(b, vec2u(i & ((1u << ROW_BITS) - 1u), i >> ROW_BITS)); }
+fn left(i: u32) -> vec4f { return textureLoad(a, place(i)); }
+fn right(i: u32) -> vec4f { return textureLoad(b, place(i)); }
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32) {

@@ -75,39 +75,36 @@ export function linearGeglu(x: Tensor, weight: Tensor, bias: Tensor): Tensor {
   const inner = bias.size / 2;
   expectSize(weight, bias.size * channels, "geglu weight");
   const { backend } = x;
-  const out = backend.alloc([batch, inner, ...x.shape.slice(2)]);
-  const product = {
-    bind: [weight, x, bias, weight, weight, out],
-    params: {
-      Z: batch,
-      M: inner,
-      N: cells,
-      K: channels,
-      am: channels,
-      ak: 1,
-      bn: 1,
-      bk: cells,
-      ldc: cells,
-      sa: 0,
-      sb: channels * cells,
-      sc: inner * cells,
-      oa: 0,
-      ob: 0,
-      oc: 0,
-      shiftFirst: 0,
-      shiftStride: 0,
-      gate: inner,
-      flags: 1, // a bias
-    },
-  } as const;
+  const params = {
+    Z: batch,
+    M: inner,
+    N: cells,
+    K: channels,
+    am: channels,
+    ak: 1,
+    bn: 1,
+    bk: cells,
+    ldc: cells,
+    sa: 0,
+    sb: channels * cells,
+    sc: inner * cells,
+    oa: 0,
+    ob: 0,
+    oc: 0,
+    shiftFirst: 0,
+    shiftStride: 0,
+    gate: inner,
+    flags: 1, // a bias
+  };
   if (
     !backend.tape && backend.family === "software" && backend.kind !== "cpu" &&
-    texelPays(bias.size * cells * channels) && texelFitsGated(product)
+    texelPays(bias.size * cells * channels) &&
+    texelFitsGated(weight.type, params)
   ) {
-    gemmTexel(product);
+    const out = backend.alloc([batch, inner, ...x.shape.slice(2)]);
+    gemmTexel({ bind: [weight, x, bias, weight, weight, out], params });
     return out;
   }
-  out.dispose();
   using wide = linear(x, weight, { bias });
   return geglu(wide);
 }

@@ -21,12 +21,12 @@ fn main(
     let at = i + w.y * p.plane;
     let v = x[at];
     let u = x[at + p.plane];
-    let phi = 0.5 * (1.0 + erf(u * 0.7071067811865476));
+    let share = phi(u);
     if (GRAD) {
-      out[at] = g[i] * u * phi;
-      out[at + p.plane] = g[i] * v * (phi + u * 0.3989422804014327 * exp(-0.5 * min(u * u, 160.0)));
+      out[at] = g[i] * u * share;
+      out[at + p.plane] = g[i] * v * (share + u * 0.3989422804014327 * exp(-0.5 * min(u * u, 160.0)));
     } else {
-      out[i] = v * u * phi;
+      out[i] = v * u * share;
     }
   }
 }

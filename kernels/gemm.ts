@@ -284,7 +284,7 @@ export function gemm(
     return;
   }
   const product = { bind, params };
-  const texel = texelFits(product);
+  const texel = texelFits(a.tensor.type, params);
   if (variant === "texel" && !texel) {
     throw new RangeError(
       `Cannot run gemm_texel: K, N, strides and offsets must be multiples of 4, and lines fit the stage: current M, N, K are ${M}, ${N}, ${K}`,

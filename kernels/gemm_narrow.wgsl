@@ -1,7 +1,6 @@
 // gemm_narrow: gemm_texel for results of at most four columns: the deepest level of a small image, one vector
 // per picture. Each thread holds 8 rows x 4 columns. What reads a and b, and the constants, is in
 // gemm_texel_load.
-const THREADS = 8u; // what software adapters do at once
 
 struct Params {
   M: u32, N: u32, K: u32,

@@ -7,10 +7,12 @@ import erfWgsl from "./erf.wgsl" with { type: "text" };
 import narrowWgsl from "./gemm_narrow.wgsl" with { type: "text" };
 import wgsl from "./gemm_texel.wgsl" with { type: "text" };
 import loadWgsl from "./gemm_texel_load.wgsl" with { type: "text" };
+import texelWgsl from "./texel.wgsl" with { type: "text" };
 import {
   type Kernel,
   type Params,
   STAGE_SIZE,
+  type StorageType,
   type Tensor,
 } from "./backend.ts";
 import { gemmTexelRef } from "./gemm_ref.ts";
@@ -18,7 +20,7 @@ import { threadsAcross } from "./tiles.ts";
 
 const KERNEL: Kernel = {
   name: "gemm_texel",
-  wgsl: erfWgsl + loadWgsl + wgsl,
+  wgsl: erfWgsl + texelWgsl + loadWgsl + wgsl,
   bindings: "abrrrw",
   params: [
     "M",
@@ -48,7 +50,7 @@ const KERNEL: Kernel = {
 const NARROW: Kernel = {
   ...KERNEL,
   name: "gemm_narrow",
-  wgsl: loadWgsl + narrowWgsl,
+  wgsl: texelWgsl + loadWgsl + narrowWgsl,
   params: KERNEL.params.filter((name) => !["across", "gate"].includes(name)),
 };
 const KERNEL_HALF = half(KERNEL);
@@ -80,11 +82,11 @@ export interface TexelProduct {
   readonly params: Params;
 }
 
-/** Whether the kernels can run a product. */
-export function texelFits({ bind, params }: TexelProduct): boolean {
+/** Whether the kernels can run a product whose A is stored so. */
+export function texelFits(a: StorageType, params: Params): boolean {
   const { M = 0, N = 0, K = 0, am = 1, ak = 1, bk = 1, ldc = 0 } = params;
   const { sa = 0, sb = 0, sc = 0, oa = 0, ob = 0, oc = 0 } = params;
-  const { ms, ks } = pieceSizes(params, STAGE_SIZE[bind[0].type]);
+  const { ms, ks } = pieceSizes(params, STAGE_SIZE[a]);
   const bn = stepOfColumns(params);
   const inFours = (...numbers: number[]): boolean =>
     numbers.every((number) => number % 4 === 0);
@@ -96,13 +98,11 @@ export function texelFits({ bind, params }: TexelProduct): boolean {
 }
 
 /** Whether the kernels can run a product with gates: A is one piece, as a row's gate must be beside it. */
-export function texelFitsGated(product: TexelProduct): boolean {
-  const { params, bind } = product;
+export function texelFitsGated(a: StorageType, params: Params): boolean {
   const { M = 0, K = 0, N = 0, gate = 0 } = params;
-  const whole = { ...params, M: M + gate };
-  const { ms, ks } = pieceSizes(whole, STAGE_SIZE[bind[0].type]);
+  const { ms, ks } = pieceSizes({ ...params, M: M + gate }, STAGE_SIZE[a]);
   return gate % 4 === 0 && N > NARROW_COLUMNS && ms === M + gate && ks === K &&
-    texelFits(product);
+    texelFits(a, params);
 }
 
 /** Distance between columns of B; as if they had their numbers side by side where there is only one. */

@@ -1,10 +1,9 @@
 // gemm_texel: gemm on adapters that are processors. They fetch storage lane by lane, each component
 // behind its own bounds check; a texel is one wide load per lane. So A and B come through textures, four
-// numbers to a texel. Each thread holds 8 rows x 16 columns, or GATED 4 rows and their gates, of which it stores
-// what geglu makes of them. Either matrix may have any of its axes
-// contiguous: blocks of 4 x 4 are turned in registers where k is not the axis that a texel lies along in
-// A, or where it is in B. What reads a and b, and the constants, is in gemm_texel_load.
-const THREADS = 8u; // what software adapters do at once
+// numbers to a texel. Each thread holds 8 rows x 16 columns, or GATED 4 rows and their gates, of which it
+// stores what geglu makes of them. Either matrix may have any of its axes contiguous: blocks of 4 x 4 are
+// turned in registers where k is not the axis that a texel lies along in A, or where it is in B. What reads
+// a and b, and the constants, is in gemm_texel_load.
 override GATED: bool = false;
 
 struct Params {
@@ -41,8 +40,7 @@ fn put(at: u32, add: f32, value: vec4f) {
 }
 
 fn gated(value: vec4f, gate: vec4f) -> vec4f {
-  let x = gate * 0.7071067811865476;
-  return value * gate * (0.5 * (1.0 + vec4f(erf(x.x), erf(x.y), erf(x.z), erf(x.w))));
+  return value * gate * vec4f(phi(gate.x), phi(gate.y), phi(gate.z), phi(gate.w));
 }
 
 @compute @workgroup_size(THREADS)

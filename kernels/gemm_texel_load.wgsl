@@ -1,6 +1,4 @@
 // What gemm_texel and gemm_narrow have in common: their source follows.
-const ROW_BITS = 8u; // a texture row holds 256 texels
-
 override BY_K: bool = true; // whether texels of A lie along k, else along m
 override BY_N: bool = true; // whether texels of B lie along n, else along k
 // What is added. Adapters that are processors run what a condition skips as well, in no lane: constants take it away.
@@ -10,8 +8,6 @@ override RESIDUAL: bool = false;
 override ACCUMULATE: bool = false; // what C holds
 @group(0) @binding(0) var a: texture_storage_2d<rgba32float, read>; // rgba16float where A is f16
 @group(0) @binding(1) var b: texture_storage_2d<rgba32float, read>;
-
-fn place(i: u32) -> vec2u { return vec2u(i & ((1u << ROW_BITS) - 1u), i >> ROW_BITS); }
 
 fn left(i: u32, step: u32) -> mat4x4f {
   return mat4x4f(

@@ -33,8 +33,7 @@ export function packLines(
   { heads, width, cells }: PackShape,
 ): Tensor {
   const { backend } = x.tensor;
-  const line = 4 * Math.ceil(cells / 4);
-  const out = backend.alloc([heads, 2, width, line]);
+  const out = backend.alloc([heads, 2, width, fours(cells)]);
   const count = out.size / 4;
   backend.dispatch(KERNEL, {
     bind: [x.tensor, y.tensor, out],
@@ -42,4 +41,9 @@ export function packLines(
     groups: elementGroups(count),
   });
   return out;
+}
+
+/** The next multiple of 4. */
+export function fours(count: number): number {
+  return 4 * Math.ceil(count / 4);
 }

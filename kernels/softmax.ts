@@ -1,6 +1,7 @@
 /** Softmax over the keys of a chunk of scores, up to a factor that `scale_columns` applies later. */
 import columnsWgsl from "./softmax_columns.wgsl" with { type: "text" };
 import texelWgsl from "./softmax_texel.wgsl" with { type: "text" };
+import placeWgsl from "./texel.wgsl" with { type: "text" };
 import { softmaxColumnsRef, softmaxTexelRef } from "./attention_ref.ts";
 import {
   elementGroups,
@@ -19,7 +20,7 @@ const ANY: Kernel = {
 };
 const TEXEL: Kernel = {
   name: "softmax_texel",
-  wgsl: texelWgsl,
+  wgsl: placeWgsl + texelWgsl,
   bindings: "bww",
   params: [...PARAMS, "z"],
   ref: softmaxTexelRef,

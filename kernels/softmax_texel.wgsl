@@ -1,14 +1,12 @@
 // softmax_texel: softmax_columns where the numbers of a key come in fours; one thread per four queries. The
 // scores are read through a stage: adapters that are processors fetch four numbers of a texel at once.
-const THREADS = 8u; // what software adapters do at once
-const ROW_BITS = 8u; // a texture row holds 256 texels
 struct Params { count: u32, keys: u32, columns: u32, queries: u32, first: u32, z: u32 } // z is the first of the stage
 @group(0) @binding(0) var b: texture_storage_2d<rgba32float, read>; // [z, keys, columns], as s was
 @group(0) @binding(1) var<storage, read_write> s: array<vec4f>; // [z, keys, columns]
 @group(0) @binding(2) var<storage, read_write> stats: array<f32>; // [z, 2, queries]
 @group(0) @binding(3) var<uniform> p: Params;
 
-fn score(i: u32) -> vec4f { return textureLoad(b, vec2u(i & ((1u << ROW_BITS) - 1u), i >> ROW_BITS)); }
+fn score(i: u32) -> vec4f { return textureLoad(b, place(i)); }
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32) {

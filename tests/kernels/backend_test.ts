@@ -213,7 +213,7 @@ test("Backend.stage() grows, is counted as reserved, and refuses what is too muc
   assert.equal(grown(), 0);
 });
 
-test("Backend.copy() copies a run after what was recorded before, and refuses what does not fit", async () => {
+test("Backend.copy() copies a range after what was recorded before, and refuses what does not fit", async () => {
   const backend = await testBackend();
   using x = backend.upload([1, 2, 3, 4, 5], [5]);
   using y = backend.upload([6, 7, 8], [3]);
