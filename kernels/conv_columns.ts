@@ -4,39 +4,36 @@
  */
 import col2imWgsl from "./col2im.wgsl" with { type: "text" };
 import im2colWgsl from "./im2col.wgsl" with { type: "text" };
-import { elementGroups, type Kernel, type Tensor } from "./backend.ts";
+import {
+  elementGroups,
+  foldGroups,
+  type Kernel,
+  type Tensor,
+} from "./backend.ts";
 import type { Added, Geometry } from "./conv_tiled.ts";
 import { gemm } from "./gemm.ts";
 import { col2imRef, im2colRef } from "./im2col_ref.ts";
 import { atMost } from "./winograd.ts";
 
-const COLUMNS = [
-  "count",
-  "height",
-  "width",
-  "outHeight",
-  "outWidth",
-  "kernel",
-  "stride",
-  "top",
-  "left",
-  "plane",
-];
+const GEOMETRY = ["outWidth", "kernel", "stride", "top", "left", "plane"];
 const IM2COL: Kernel = {
   name: "im2col",
   wgsl: im2colWgsl,
   bindings: "rw",
-  params: [...COLUMNS, "first", "cells"],
+  params: ["lines", "height", "width", ...GEOMETRY, "first", "cells"],
   ref: im2colRef,
 };
 const COL2IM: Kernel = {
   name: "col2im",
   wgsl: col2imWgsl,
   bindings: "rw",
-  params: COLUMNS,
+  params: ["count", "height", "width", "outHeight", ...GEOMETRY],
   ref: col2imRef,
 };
 
+/** Threads of a workgroup of `im2col`, and cells of each. */
+const THREADS = 8;
+const RUN = 256;
 /** Columns of a convolution stay below this. */
 const COLUMN_BYTES = 32 * 2 ** 20;
 
@@ -81,15 +78,16 @@ export function convColumns(
           ...geometry,
           height,
           width,
-          outHeight,
           outWidth,
-          count: columns.size,
+          lines: many * depth,
           plane: b * channels,
           planes: many * channels,
           first,
           cells: here,
         },
-        groups: elementGroups(columns.size),
+        groups: foldGroups(
+          Math.ceil(many * depth * Math.ceil(here / RUN) / THREADS),
+        ),
       });
       gemm(
         [out, here, depth],

@@ -3,7 +3,6 @@ import wgsl from "./group_norm.wgsl" with { type: "text" };
 import applyWgsl from "./group_norm_apply.wgsl" with { type: "text" };
 import mergeWgsl from "./group_norm_merge.wgsl" with { type: "text" };
 import statsWgsl from "./group_norm_stats.wgsl" with { type: "text" };
-import sumsWgsl from "./group_norm_sums.wgsl" with { type: "text" };
 import wholeWgsl from "./group_norm_whole.wgsl" with { type: "text" };
 import {
   channelMajor,
@@ -22,7 +21,7 @@ import {
 
 const STATS: Kernel = {
   name: "group_norm_stats",
-  wgsl: sumsWgsl + statsWgsl,
+  wgsl: statsWgsl,
   bindings: "rrrrrw",
   params: ["count", "cells", "groups", "part", "eps:f"],
   ref: groupNormStatsRef,
@@ -43,15 +42,13 @@ const APPLY: Kernel = {
 };
 const WHOLE: Kernel = {
   name: "group_norm_whole",
-  wgsl: sumsWgsl + applyWgsl + wholeWgsl,
+  wgsl: applyWgsl + wholeWgsl,
   bindings: "rrrrww",
   params: ["count", "cells", "groups", "eps:f"],
   ref: groupNormWholeRef,
 };
 
-/** Threads of a workgroup of the kernel for software adapters. */
-const WHOLE_THREADS = 64;
-/** Threads of a workgroup of the others. */
+/** Threads of a workgroup, but of `group_norm_whole`. */
 const THREADS = 256;
 /** Numbers of a part, at least: that many a workgroup reads as fast as another run starts. An estimate. */
 const PART = 2 ** 14;
@@ -100,7 +97,9 @@ export function groupNorm(
   const SILU = Number(silu);
   const params = { planes, blocks, count, cells, groups, eps };
   using stats = backend.alloc([blocks, 2]);
-  const run = backend.family === "software" ? whole : inParts;
+  const run = backend.family === "software" && cells % 4 === 0
+    ? whole
+    : inParts;
   const inputs = { x, weight, bias, stats };
   const out = run(inputs, undefined, params, SILU);
   record([out], [x], [x, stats], ([g]) => [run(inputs, g!, params, SILU)]);
@@ -126,7 +125,7 @@ interface Sizes {
   readonly eps: number;
 }
 
-/** One run for each way: the norm, or of `g` the gradient. */
+/** One run for each way, the norm, or of `g` the gradient, where cells come in fours. */
 function whole(
   { x, weight, bias, stats }: Inputs,
   g: Tensor | undefined,
@@ -137,14 +136,14 @@ function whole(
   x.backend.dispatch(WHOLE, {
     bind: [x, weight, bias, g ?? x, stats, out],
     params: { ...sizes },
-    constants: { WG: WHOLE_THREADS, GRAD: Number(!!g), SILU },
+    constants: { GRAD: Number(!!g), SILU },
     // One axis of the grid is enough: batch * groups stays far below 65,535.
     groups: [sizes.blocks, 1, 1],
   });
   return out;
 }
 
-/** The same by as many workgroups as keep a GPU busy. */
+/** The same of any size, by as many workgroups as keep a GPU busy. */
 function inParts(
   { x, weight, bias, stats }: Inputs,
   g: Tensor | undefined,

@@ -1,5 +1,6 @@
 /** Layer normalisation over channels. */
 import wgsl from "./layer_norm.wgsl" with { type: "text" };
+import foursWgsl from "./layer_norm_fours.wgsl" with { type: "text" };
 import {
   type Backend,
   channelMajor,
@@ -18,6 +19,14 @@ const KERNEL: Kernel = {
   params: ["columns", "channels", "cells", "eps:f"],
   ref: layerNormRef,
 };
+/** For four cells a thread. */
+const FOURS: Kernel = {
+  ...KERNEL,
+  name: "layer_norm_fours",
+  wgsl: foursWgsl,
+};
+/** Columns of its workgroups. */
+const FOURS_COLUMNS = 32;
 
 /** Workgroups that keep a large GPU busy; with fewer, they get fewer columns. An estimate. */
 const ENOUGH = 256;
@@ -52,13 +61,16 @@ export function layerNorm(
   expectSize(weight, channels, "layer_norm");
   expectSize(bias, channels, "layer_norm");
   const params = { columns: batch * cells, channels, cells, eps };
-  const { COLUMNS, LANES } = tile(x.backend, cells);
+  const fours = x.backend.family === "software" && cells % 4 === 0;
+  const { COLUMNS, ...lanes } = fours
+    ? { COLUMNS: FOURS_COLUMNS }
+    : tile(x.backend, cells);
   const run = (g: Tensor, GRAD: number): Tensor => {
     const out = x.backend.alloc(x.shape);
-    x.backend.dispatch(KERNEL, {
+    x.backend.dispatch(fours ? FOURS : KERNEL, {
       bind: [x, weight, bias, g, out],
       params,
-      constants: { COLUMNS, LANES, GRAD },
+      constants: fours ? { GRAD } : { COLUMNS, ...lanes, GRAD },
       groups: foldGroups(Math.ceil(params.columns / COLUMNS)),
     });
     return out;

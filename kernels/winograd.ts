@@ -7,7 +7,13 @@
  */
 import doubledWgsl from "./winograd_doubled.wgsl" with { type: "text" };
 import inputWgsl from "./winograd_input.wgsl" with { type: "text" };
+import inputFoursWgsl from "./winograd_input_fours.wgsl" with { type: "text" };
+import inputOnesWgsl from "./winograd_input_ones.wgsl" with { type: "text" };
 import outputWgsl from "./winograd_output.wgsl" with { type: "text" };
+import outputFoursWgsl from "./winograd_output_fours.wgsl" with {
+  type: "text",
+};
+import outputOnesWgsl from "./winograd_output_ones.wgsl" with { type: "text" };
 import planeWgsl from "./winograd_plane.wgsl" with { type: "text" };
 import weightWgsl from "./winograd_weight.wgsl" with { type: "text" };
 import { elementGroups, type Kernel, type Tensor } from "./backend.ts";
@@ -39,10 +45,16 @@ const WEIGHT: Kernel = {
 };
 const INPUT: Kernel = {
   name: "winograd_input",
-  wgsl: planeWgsl + inputWgsl,
+  wgsl: planeWgsl + inputWgsl + inputOnesWgsl,
   bindings: "rw",
   params: [...TILES, "flip"],
   ref: winogradInputRef,
+};
+/** For images that whole tiles cover, four of them side by side. */
+const INPUT_FOURS: Kernel = {
+  ...INPUT,
+  name: "winograd_input_fours",
+  wgsl: planeWgsl + inputWgsl + inputFoursWgsl,
 };
 const DOUBLED: Kernel = {
   name: "winograd_doubled",
@@ -53,7 +65,7 @@ const DOUBLED: Kernel = {
 };
 const OUTPUT: Kernel = {
   name: "winograd_output",
-  wgsl: planeWgsl + outputWgsl,
+  wgsl: planeWgsl + outputWgsl + outputOnesWgsl,
   bindings: "rrrrw",
   params: [
     ...TILES,
@@ -67,6 +79,12 @@ const OUTPUT: Kernel = {
     "shift",
   ],
   ref: winogradOutputRef,
+};
+/** For the same images. */
+const OUTPUT_FOURS: Kernel = {
+  ...OUTPUT,
+  name: "winograd_output_fours",
+  wgsl: planeWgsl + outputWgsl + outputFoursWgsl,
 };
 
 /** Transformed tiles before and after the product stay below this. */
@@ -149,6 +167,8 @@ export function winograd(
   const backend = x.backend;
   const rows = Math.ceil(height / 2), columns = Math.ceil(width / 2);
   const all = batch * rows * columns;
+  const fours = height % 2 === 0 && width % 8 === 0;
+  const [input, output] = fours ? [INPUT_FOURS, OUTPUT_FOURS] : [INPUT, OUTPUT];
   const planes = doubled ? 9 : 16;
   const work = planes * from * to * rows * columns; // of one batch element
   const raw = weight.shape.length === 4;
@@ -187,10 +207,10 @@ export function winograd(
       };
       // Of 16 planes, too, if 9 are used: of buffers of one size the pool needs fewer.
       using v = backend.alloc([16, from, tiles]);
-      backend.dispatch(doubled ? DOUBLED : INPUT, {
+      backend.dispatch(doubled ? DOUBLED : input, {
         bind: [x, v],
         params: { ...size, count: from * tiles / 4, channels: from },
-        constants: { FOURS: Number(columns % 4 === 0) },
+        constants: doubled ? { FOURS: Number(columns % 4 === 0) } : {},
         groups: elementGroups(from * tiles / 4),
       });
       using m = backend.alloc([16, here, tiles]);
@@ -205,7 +225,7 @@ export function winograd(
           work,
         },
       );
-      backend.dispatch(OUTPUT, {
+      backend.dispatch(output, {
         bind: [m, bias ?? m, shift ?? m, residual ?? m, y],
         params: {
           ...size,

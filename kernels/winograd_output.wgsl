@@ -1,6 +1,7 @@
 // winograd_output: the 2x2 outputs of a tile are A^T m A, A^T = [[1,1,1,0],[0,1,-1,-1]],
 // plus bias[o], plus shift[b,o], plus residual, where asked for. flip: m is stored as winograd_input says.
-// m holds slice channels from firstChannel, and tiles from first; a thread does four tiles.
+// m holds slice channels from firstChannel, and tiles from first; a thread does four tiles. How they are written is
+// in winograd_output_fours or winograd_output_ones.
 override WG: u32 = 64u;
 override RESIDUAL: bool = false;
 struct Params {
@@ -14,8 +15,6 @@ struct Params {
 @group(0) @binding(0) var<storage, read> m: array<vec4f>; // [planes, slice, tiles]
 @group(0) @binding(1) var<storage, read> bias: array<f32>; // [channels]
 @group(0) @binding(2) var<storage, read> shift: array<f32>; // channels of each batch element, or of all
-@group(0) @binding(3) var<storage, read> residual: array<f32>; // like out
-@group(0) @binding(4) var<storage, read_write> out: array<f32>; // [batch, channels, height, width]
 @group(0) @binding(5) var<uniform> p: Params;
 
 // Left and right outputs of four tiles.
@@ -36,10 +35,12 @@ fn line(row: u32, i: u32) -> Sides {
   return Sides(a + b + c, b - c - d);
 }
 
-fn put(base: u32, y: u32, x: u32, value: f32) {
-  if (y >= p.height || x >= p.width) { return; }
-  let at = base + y * p.width + x;
-  if (RESIDUAL) { out[at] = value + residual[at]; } else { out[at] = value; }
+// What is added to all of a channel.
+fn added(b: u32, o: u32) -> f32 {
+  var add = 0.0;
+  if (p.bias != 0u) { add += bias[o]; }
+  if (p.shift != 0u) { add += shift[p.shiftFirst + b * p.shiftStride + o]; }
+  return add;
 }
 
 @compute @workgroup_size(WG)
@@ -47,35 +48,15 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid:
   let i = id.y * grid.x * WG + id.x; // ((o - firstChannel) * tiles + t - first) / 4
   if (i >= p.count) { return; }
   let c = i / (p.tiles / 4u);
-  let o = p.firstChannel + c;
   let t = p.first + i * 4u - c * p.tiles;
   let m0 = line(0u, i);
   let m1 = line(1u, i);
   let m2 = line(2u, i);
   let m3 = line(3u, i);
-  // Upper left, upper right, lower left, lower right.
-  var four = array(
-    m0.left + m1.left + m2.left,
-    m0.right + m1.right + m2.right,
-    m1.left - m2.left - m3.left,
-    m1.right - m2.right - m3.right,
-  );
-  let perImage = p.rows * p.columns;
-  var b = t / perImage;
-  var y = (t - b * perImage) / p.columns;
-  var x = t - b * perImage - y * p.columns;
-  for (var j = 0u; j < 4u; j++) {
-    if (t + j >= p.all) { return; }
-    var add = 0.0;
-    if (p.bias != 0u) { add += bias[o]; }
-    if (p.shift != 0u) { add += shift[p.shiftFirst + b * p.shiftStride + o]; }
-    let base = (b * p.channels + o) * p.height * p.width;
-    put(base, y * 2u, x * 2u, four[0][j] + add);
-    put(base, y * 2u, x * 2u + 1u, four[1][j] + add);
-    put(base, y * 2u + 1u, x * 2u, four[2][j] + add);
-    put(base, y * 2u + 1u, x * 2u + 1u, four[3][j] + add);
-    x++;
-    if (x == p.columns) { x = 0u; y++; }
-    if (y == p.rows) { y = 0u; b++; }
-  }
+  let upper = Sides(m0.left + m1.left + m2.left, m0.right + m1.right + m2.right);
+  let lower = Sides(m1.left - m2.left - m3.left, m1.right - m2.right - m3.right);
+  let b = t / (p.rows * p.columns);
+  let inImage = t - b * p.rows * p.columns;
+  let y = inImage / p.columns;
+  write(t, vec3u(b, y, inImage - y * p.columns), p.firstChannel + c, upper, lower);
 }

@@ -27,6 +27,11 @@ const CASES: readonly Case[] = [
   { shape: [1, 4, 256], groups: 2, mean: -300, numeric: false },
   // What the first mean leaves out is more than the deviation.
   { shape: [1, 1, 9], groups: 1, mean: 1024, numeric: false },
+  // Cells in fours: fewer than threads, a part of a turn more, what the first mean leaves out.
+  { shape: [2, 6, 2, 2], groups: 3 },
+  { shape: [2, 4, 6, 6], groups: 2, mean: 2 },
+  { shape: [1, 1, 12], groups: 1, mean: 1024, numeric: false },
+  { shape: [2, 3, 2052], groups: 1, mean: 1, numeric: false }, // a block of sums and one four
   { shape: [2, 320, 16, 16], groups: 32, numeric: false },
   { shape: [1, 2, 257], groups: 1, numeric: false }, // a thread more than 256
   { shape: [2, 4, 1031], groups: 2, numeric: false }, // 8 x 256 threads, and 14 more

@@ -19,6 +19,11 @@ const CASES = [
   [1024, 1, 9, 3], // what the first mean leaves out is more than the deviation
   [0, 1, 768, 77],
   [0, 2, 320, 8, 8],
+  // Cells in fours: a workgroup that is not full, and fours of two items in one.
+  [20, 2, 16, 8],
+  [1024, 1, 9, 4],
+  [0, 3, 5, 3, 4],
+  [3, 1, 70, 4100],
   // On GPUs: 32 lanes of 4, and columns of both items in one workgroup; 16 lanes; 8 lanes.
   [100, 2, 133, 11],
   [3, 1, 70, 4099],
