@@ -187,7 +187,7 @@ export interface StartReport {
   readonly firstStepSeconds: number;
   /** From the start of that process to the end of its first step. */
   readonly processToFirstStepSeconds: number;
-  /** The last, with the driver's cache of compiled shaders switched off. */
+  /** The last, where the driver's cache of compiled shaders is empty, as on a machine that never ran it. */
   readonly withoutShaderCacheSeconds: number;
 }
 
@@ -227,7 +227,7 @@ export function imageTable(
       (c) => (1000 * c.start.firstStepSeconds).toFixed(0),
     ),
     row(
-      "process start to first step; without the driver's shader cache: s",
+      "process start to first step; the first time on a machine: s",
       ({ start }) =>
         `${short(start.processToFirstStepSeconds)}; ${
           short(start.withoutShaderCacheSeconds)

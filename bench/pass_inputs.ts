@@ -37,6 +37,8 @@ export interface PassInputs extends Disposable {
   readonly states: Tensor;
   /** Forward alone. */
   plain(): void;
+  /** The same of two prompts in one batch, as a step without guidance does. */
+  both(): void;
   /** Forward, energy and backward to the last guided site. */
   gradient(): Promise<EnergyGradient>;
   /** `gradient` and the Langevin update. */
@@ -58,6 +60,10 @@ export function passInputs(unet: Unet, side: number): PassInputs {
   const states = tensor(3, [1, config.text, TOKENS]);
   const text = repeatedConditioning({ states }); // as the sampler does
   const state = tensor(4, [1, LANGEVIN_STATE]);
+  const two = tensor(5, [2, config.inChannels, side, side]);
+  const prompts = repeatedConditioning({
+    states: tensor(6, [2, config.text, TOKENS]),
+  });
   const method = winwinlay(WINWINLAY_DEFAULTS);
   const at = { step: 0, steps: 1, iteration: 0 };
   const energy = deviceEnergy(
@@ -79,6 +85,9 @@ export function passInputs(unet: Unet, side: number): PassInputs {
     plain() {
       unetForward(unet, z, TIMESTEP, text).dispose();
     },
+    both() {
+      unetForward(unet, two, TIMESTEP, prompts).dispose();
+    },
     async guided() {
       const { output, grad, terms } = await gradient();
       method.update(z, output, grad, noise, {
@@ -91,6 +100,7 @@ export function passInputs(unet: Unet, side: number): PassInputs {
     },
     [Symbol.dispose]() {
       text[Symbol.dispose]();
+      prompts[Symbol.dispose]();
       energy[Symbol.dispose]();
       for (const x of held) x.dispose();
     },

@@ -5,20 +5,31 @@
  */
 import process from "node:process";
 import { spawn } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { open } from "../mod.ts";
 import { benchRequest, type StartReport } from "./image.ts";
 import { BACKEND_OPTIONS, type BackendFlags, openOptions } from "./flags.ts";
 import { parseArgs } from "node:util";
 
-/** Starts the process twice: as it is, and with shader caches off. */
+/** Starts the process twice: as it is, and as if drivers had never compiled anything. */
 export async function measureStart(flags: BackendFlags): Promise<StartReport> {
   const warm = await child(flags, {});
-  const cold = await child(flags, {
-    MESA_SHADER_CACHE_DISABLE: "true",
-    __GL_SHADER_DISK_CACHE: "0",
-  });
-  return { ...warm, withoutShaderCacheSeconds: cold.processToFirstStepSeconds };
+  const caches = await mkdtemp(join(tmpdir(), "winwinlay-caches-"));
+  try {
+    const cold = await child(flags, {
+      MESA_SHADER_CACHE_DIR: caches,
+      __GL_SHADER_DISK_CACHE_PATH: caches,
+    });
+    return {
+      ...warm,
+      withoutShaderCacheSeconds: cold.processToFirstStepSeconds,
+    };
+  } finally {
+    await rm(caches, { recursive: true, force: true });
+  }
 }
 
 async function child(

@@ -121,9 +121,9 @@ export class WorkPlan extends Plan {
     this.#bytes += touchedBytes(kernel, what);
     this.#forget(what.bind.filter((_, i) => kernel.bindings[i] === "w"));
     const flops = this.flops - before;
-    if (/^winograd_(input|doubled)$/.test(kernel.name)) {
+    if (/^winograd_(input|norm|doubled)/.test(kernel.name)) {
       this.#winograd = winogradFactor(kernel, what);
-    } else if (kernel.name === "winograd_output") this.#winograd = 1;
+    } else if (kernel.name.startsWith("winograd_output")) this.#winograd = 1;
     // Whole numbers, which factors may miss by their rounding.
     this.#direct += Math.round(
       this.#winograd * definedFlops(kernel, what, flops),
@@ -224,7 +224,9 @@ function touchedBytes(
   if (!name.startsWith("gemm")) {
     // Of what the inverse transform reads, as many planes as were multiplied.
     const { planes = 0, slice = 0, tiles = 0 } = params;
-    const most = name === "winograd_output" ? planes * slice * tiles : Infinity;
+    const most = name.startsWith("winograd_output")
+      ? planes * slice * tiles
+      : Infinity;
     return [...tensors].reduce(
       (sum, x) => sum + bytes(x, x === a ? most : Infinity),
       0,

@@ -8,7 +8,13 @@ import { convColumns, convColumnsGrad } from "./conv_columns.ts";
 import { convTiled, convTiledGrad } from "./conv_tiled.ts";
 import { gemm } from "./gemm.ts";
 import { upsampleGrad, upsampleNearest } from "./upsample.ts";
-import { transformWeight, winograd } from "./winograd.ts";
+import {
+  groupNorm,
+  type GroupNormOptions,
+  normOf,
+  normRun,
+} from "./group_norm.ts";
+import { transformWeight, winograd, winogradTakesNorm } from "./winograd.ts";
 
 /** Stride 1 and an image of the same size. */
 const SAME = { kernel: 3, stride: 1, top: 1, left: 1 };
@@ -25,8 +31,18 @@ const LARGE_KERNEL = 2 ** 18;
  */
 const FEW_CELLS = 36;
 
+/** A `groupNorm` before a convolution. */
+export interface ConvNorm extends GroupNormOptions {
+  /** `[in]`. */
+  readonly weight: Tensor;
+  /** `[in]`. */
+  readonly bias: Tensor;
+}
+
 /** Options of `conv3x3`. */
 export interface Conv3x3Options {
+  /** Normalises `x` first, on the way where that is faster; see `groupNorm`. */
+  readonly norm?: ConvNorm | undefined;
   /** `[out]`. */
   readonly bias?: Tensor | undefined;
   /** Added to each channel, `[batch, out]` or `[1, out]` shared by the batch. Differentiable. */
@@ -77,7 +93,7 @@ export function winogradWeight(weight: Tensor, u?: Tensor): Tensor {
  *   same numbers, the former faster, but large ones directly on images of up to 36 cells; the gpu family
  *   does the latter always directly, which is faster there.
  * @returns `[batch, out, height, width]`, twice that if `x` is doubled. Differentiable in `x`, `shift` and
- *   `residual`; saves nothing.
+ *   `residual`; saves nothing but what `norm` does.
  */
 export function conv3x3(
   x: Tensor,
@@ -113,9 +129,20 @@ export function conv3x3(
     using large = upsampleNearest(x, [height, width]);
     return conv3x3(large, weight, { ...options, doubled: false });
   }
+  const forms = [channels, out] as const;
+  const { norm } = options;
+  if (
+    norm &&
+    (asIs || !winogradTakesNorm(x, weight, forms, { ...added, workBytes }))
+  ) {
+    using normed = groupNorm(x, norm.weight, norm.bias, norm);
+    return conv3x3(normed, weight, { ...options, norm: undefined });
+  }
+  const first = norm && normOf(x, norm.weight, norm.bias, norm);
+  using _ = first?.stats;
   const to = [out, height, width] as const;
   const y = !asIs
-    ? winograd(x, weight, [channels, out], false, { ...added, workBytes })
+    ? winograd(x, weight, forms, false, { ...added, workBytes, norm: first })
     : doubled
     ? convTiled(x, weight, to, { ...SAME, doubled }, added)
     : direct(x, weight, to, SAME, { ...added, workBytes });
@@ -124,15 +151,15 @@ export function conv3x3(
     ...(shift ? [shift] : []),
     ...(residual ? [residual] : []),
   ];
-  record([y], inputs, [], ([g], needs) => {
+  record([y], inputs, first ? [x, first.stats] : [], ([g], needs) => {
     const back = (): Tensor => {
       const size = [channels, height, width] as const;
       const large = asIs
         ? directGrad(g!, weight, size, SAME, workBytes)
         : winograd(g!, weight, [out, channels], true, { workBytes });
-      if (!doubled) return large;
+      if (!doubled && !first) return large;
       using _ = large;
-      return upsampleGrad(large, small);
+      return first ? normRun(first)(first, large) : upsampleGrad(large, small);
     };
     const grads = [needs[0] ? back() : undefined];
     if (shift) {

@@ -1,6 +1,7 @@
 /** Group normalisation, with an optional SiLU behind it. */
 import wgsl from "./group_norm.wgsl" with { type: "text" };
 import applyWgsl from "./group_norm_apply.wgsl" with { type: "text" };
+import momentsWgsl from "./group_norm_moments.wgsl" with { type: "text" };
 import mergeWgsl from "./group_norm_merge.wgsl" with { type: "text" };
 import statsWgsl from "./group_norm_stats.wgsl" with { type: "text" };
 import wholeWgsl from "./group_norm_whole.wgsl" with { type: "text" };
@@ -40,9 +41,11 @@ const APPLY: Kernel = {
   params: ["planes", "count", "cells", "groups"],
   ref: groupNormRef,
 };
+/** What kernels that do a whole norm begin with. */
+export const NORM_WGSL: string = applyWgsl + momentsWgsl;
 const WHOLE: Kernel = {
   name: "group_norm_whole",
-  wgsl: applyWgsl + wholeWgsl,
+  wgsl: NORM_WGSL + wholeWgsl,
   bindings: "rrrrww",
   params: ["count", "cells", "groups", "eps:f"],
   ref: groupNormWholeRef,
@@ -81,6 +84,46 @@ export function groupNorm(
   bias: Tensor,
   options: GroupNormOptions,
 ): Tensor {
+  const norm = normOf(x, weight, bias, options);
+  using _ = norm.stats;
+  const run = normRun(norm);
+  const out = run(norm, undefined);
+  record([out], [x], [x, norm.stats], ([g]) => [run(norm, g!)]);
+  return out;
+}
+
+/** A norm that kernels can run: its inputs, checked, and what they share. */
+export interface Norm {
+  /** `[batch, channels, ...space]`. */
+  readonly x: Tensor;
+  /** `[channels]`. */
+  readonly weight: Tensor;
+  /** `[channels]`. */
+  readonly bias: Tensor;
+  /** `[batch * groups, 2]`, mean and 1 / std, which the kernels write first. */
+  readonly stats: Tensor;
+  /** Whether SiLU follows: 1 or 0. */
+  readonly SILU: number;
+  /** Sizes. */
+  readonly params: {
+    readonly planes: number;
+    /** Groups of all batch elements. */
+    readonly blocks: number;
+    /** Numbers of a group. */
+    readonly count: number;
+    readonly cells: number;
+    readonly groups: number;
+    readonly eps: number;
+  };
+}
+
+/** Checks a norm and makes room for its statistics, which are the caller's. Arguments of `groupNorm`. */
+export function normOf(
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor,
+  options: GroupNormOptions,
+): Norm {
   const [batch, channels, cells] = channelMajor(x, "group_norm");
   const { groups, eps, silu = false } = options;
   if (channels % groups) {
@@ -90,65 +133,46 @@ export function groupNorm(
   }
   expectSize(weight, channels, "group_norm");
   expectSize(bias, channels, "group_norm");
-  const backend = x.backend;
   const blocks = batch * groups;
   const count = channels / groups * cells;
   const planes = batch * channels;
-  const SILU = Number(silu);
-  const params = { planes, blocks, count, cells, groups, eps };
-  using stats = backend.alloc([blocks, 2]);
-  const run = backend.family === "software" && cells % 4 === 0
-    ? whole
-    : inParts;
-  const inputs = { x, weight, bias, stats };
-  const out = run(inputs, undefined, params, SILU);
-  record([out], [x], [x, stats], ([g]) => [run(inputs, g!, params, SILU)]);
-  return out;
+  return {
+    x,
+    weight,
+    bias,
+    stats: x.backend.alloc([blocks, 2]),
+    SILU: Number(silu),
+    params: { planes, blocks, count, cells, groups, eps },
+  };
 }
 
-/** What the kernels read, and the statistics, which they write first. */
-interface Inputs {
-  readonly x: Tensor;
-  readonly weight: Tensor;
-  readonly bias: Tensor;
-  /** `[batch * groups, 2]`, mean and 1 / std. */
-  readonly stats: Tensor;
-}
-
-/** Sizes that the kernels share. */
-interface Sizes {
-  readonly planes: number;
-  readonly blocks: number;
-  readonly count: number;
-  readonly cells: number;
-  readonly groups: number;
-  readonly eps: number;
+/** How a norm is run: without a gradient the norm itself, else what `g` of its result is to its input. */
+export function normRun(
+  { x: { backend }, params: { cells } }: Norm,
+): (norm: Norm, g: Tensor | undefined) => Tensor {
+  return backend.family === "software" && cells % 4 === 0 ? whole : inParts;
 }
 
 /** One run for each way, the norm, or of `g` the gradient, where cells come in fours. */
 function whole(
-  { x, weight, bias, stats }: Inputs,
+  { x, weight, bias, stats, SILU, params }: Norm,
   g: Tensor | undefined,
-  sizes: Sizes,
-  SILU: number,
 ): Tensor {
   const out = x.backend.alloc(x.shape);
   x.backend.dispatch(WHOLE, {
     bind: [x, weight, bias, g ?? x, stats, out],
-    params: { ...sizes },
+    params,
     constants: { GRAD: Number(!!g), SILU },
     // One axis of the grid is enough: batch * groups stays far below 65,535.
-    groups: [sizes.blocks, 1, 1],
+    groups: [params.blocks, 1, 1],
   });
   return out;
 }
 
 /** The same of any size, by as many workgroups as keep a GPU busy. */
 function inParts(
-  { x, weight, bias, stats }: Inputs,
+  { x, weight, bias, stats, SILU, params: sizes }: Norm,
   g: Tensor | undefined,
-  sizes: Sizes,
-  SILU: number,
 ): Tensor {
   const { backend } = x;
   const { planes, blocks, count, cells } = sizes;

@@ -48,6 +48,10 @@ const UNIFORM_SLOTS = 2048;
 const SUBMITTED = { software: UNIFORM_SLOTS, gpu: 128 } as const;
 const WRITTEN_BYTES = 32 * 2 ** 20; // staged by the runtime until something is submitted
 
+/** Devices that compile side by side, at most, and kernels that are worth another one. */
+const COMPILERS = 8;
+const COMPILER_KERNELS = 4;
+
 /** Runs the WGSL of the kernels. */
 export class WebGpu implements Backend {
   /** See `Backend`. */
@@ -74,6 +78,10 @@ export class WebGpu implements Backend {
   readonly #pool: Pool<GPUBuffer>;
   readonly #stages: StageTextures;
   readonly #touched = new Set<GPUBuffer>();
+  /** See `prepare`. */
+  readonly #helpers: WebGpu[] = [];
+  /** What they compile. */
+  readonly #later: Compiled[] = [];
   readonly #uniforms: GPUBuffer;
   readonly #uniformBytes = new ArrayBuffer(UNIFORM_STEP * UNIFORM_SLOTS);
   readonly #uniformView = new DataView(this.#uniformBytes);
@@ -248,9 +256,50 @@ export class WebGpu implements Backend {
   async prepare(kernels: readonly PlannedKernel[]): Promise<void> {
     const made = await this.#pipelines.prepare(kernels);
     // Dawn warns of runs on nothing, and its users' drivers compile at once.
-    if (this.adapter.choice !== "dawn") {
-      this.#warmUp(made);
+    if (this.adapter.choice === "dawn") return;
+    const helpers = await this.#openHelpers(kernels.length);
+    const inTurn = (turn: number) => (_: unknown, i: number): boolean =>
+      i % (helpers.length + 1) === turn;
+    for (const [i, helper] of helpers.entries()) {
+      const share = kernels.filter(inTurn(i + 1));
+      helper.#warmUp(await helper.#pipelines.prepare(share));
     }
+    this.#warmUp(made.filter(inTurn(0)));
+    this.#later.push(...made.filter((x, i) => !inTurn(0)(x, i)));
+  }
+
+  /**
+   * Devices that compile, too, where the adapter is a processor: its driver compiles for a device one kernel
+   * after the other, and keeps what it made for all of them on disk.
+   */
+  async #openHelpers(kernels: number): Promise<readonly WebGpu[]> {
+    if (!this.adapter.info.isFallbackAdapter) return [];
+    const threads = globalThis.navigator?.hardwareConcurrency ?? 1;
+    const count = Math.min(
+      threads,
+      COMPILERS,
+      Math.floor(kernels / COMPILER_KERNELS),
+    ) - 1;
+    for (let i = 0; i < count; i++) {
+      this.#helpers.push(
+        new WebGpu(
+          this.adapter,
+          await requestDevice(this.adapter),
+          this.family,
+          this.matrix,
+        ),
+      );
+    }
+    return this.#helpers;
+  }
+
+  /** Waits for what other devices compile and takes it from the driver's cache, or compiles it if there is none. */
+  async #gather(): Promise<void> {
+    for (const helper of this.#helpers.splice(0)) {
+      using _ = helper;
+      await helper.read([]).catch(() => {}); // whatever it was, this device will meet it, too
+    }
+    if (this.#later.length) this.#warmUp(this.#later.splice(0));
   }
 
   /** Runs pipelines on no workgroup at all: some drivers compile only then, in a thread of their own. */
@@ -389,6 +438,7 @@ export class WebGpu implements Backend {
         }
       });
       this.#device.queue.submit([encoder.finish()]);
+      await this.#gather();
       await staging.mapAsync(GPUMapMode.READ).catch(async (cause) => {
         await new Promise((resolve) => setTimeout(resolve)); // the event with the reason comes later
         // Without one the device is gone, though not every runtime says so itself.
@@ -428,6 +478,7 @@ export class WebGpu implements Backend {
 
   /** Frees the device and all it holds. */
   [Symbol.dispose](): void {
+    for (const helper of this.#helpers.splice(0)) helper[Symbol.dispose]();
     this.trim();
     this.#uniforms.destroy();
     this.#device.destroy();

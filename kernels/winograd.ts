@@ -14,13 +14,17 @@ import outputFoursWgsl from "./winograd_output_fours.wgsl" with {
   type: "text",
 };
 import outputOnesWgsl from "./winograd_output_ones.wgsl" with { type: "text" };
+import normWgsl from "./winograd_norm.wgsl" with { type: "text" };
 import planeWgsl from "./winograd_plane.wgsl" with { type: "text" };
+import tilesWgsl from "./winograd_tiles.wgsl" with { type: "text" };
 import weightWgsl from "./winograd_weight.wgsl" with { type: "text" };
 import { elementGroups, type Kernel, type Tensor } from "./backend.ts";
 import { gemm } from "./gemm.ts";
+import { type Norm, NORM_WGSL } from "./group_norm.ts";
 import {
   winogradDoubledRef,
   winogradInputRef,
+  winogradNormRef,
   winogradOutputRef,
   winogradWeightRef,
 } from "./winograd_ref.ts";
@@ -45,7 +49,7 @@ const WEIGHT: Kernel = {
 };
 const INPUT: Kernel = {
   name: "winograd_input",
-  wgsl: planeWgsl + inputWgsl + inputOnesWgsl,
+  wgsl: planeWgsl + tilesWgsl + inputWgsl + inputOnesWgsl,
   bindings: "rw",
   params: [...TILES, "flip"],
   ref: winogradInputRef,
@@ -54,7 +58,26 @@ const INPUT: Kernel = {
 const INPUT_FOURS: Kernel = {
   ...INPUT,
   name: "winograd_input_fours",
-  wgsl: planeWgsl + inputWgsl + inputFoursWgsl,
+  wgsl: planeWgsl + tilesWgsl + inputWgsl + inputFoursWgsl,
+};
+const NORM: Kernel = {
+  name: "winograd_norm",
+  wgsl: NORM_WGSL + planeWgsl + tilesWgsl + normWgsl,
+  bindings: "rrrww",
+  params: [
+    "count",
+    "cells",
+    "groups",
+    "eps:f",
+    "channels",
+    "height",
+    "width",
+    "rows",
+    "columns",
+    "tiles",
+    "flip",
+  ],
+  ref: winogradNormRef,
 };
 const DOUBLED: Kernel = {
   name: "winograd_doubled",
@@ -94,6 +117,8 @@ const WORK_BYTES = 64 * 2 ** 20;
 export interface WinogradOptions {
   /** Double the image by nearest neighbours first, which leaves 9 of 16 products. Not with `flip`. */
   readonly doubled?: boolean;
+  /** Normalises the image first; only where `winogradTakesNorm`. */
+  readonly norm?: Norm | undefined;
   /** `[to]`. */
   readonly bias?: Tensor | undefined;
   /** Of each batch element `to` numbers, from `shiftFirst` on. */
@@ -158,22 +183,15 @@ export function winograd(
   flip: boolean,
   options: WinogradOptions,
 ): Tensor {
-  const { bias, shift, residual, workBytes = WORK_BYTES } = options;
-  const { shiftStride = 0, shiftFirst = 0, doubled = false } = options;
-  const scale = doubled ? 2 : 1;
-  const [batch = 0, , height = 0, width = 0] = x.shape.map((n, i) =>
-    i < 2 ? n : scale * n
-  );
-  const backend = x.backend;
-  const rows = Math.ceil(height / 2), columns = Math.ceil(width / 2);
-  const all = batch * rows * columns;
-  const fours = height % 2 === 0 && width % 8 === 0;
+  const { norm, bias, shift, residual, doubled = false } = options;
+  const { shiftStride = 0, shiftFirst = 0 } = options;
+  const { backend } = x;
+  const raw = weight.shape.length === 4;
+  const { batch, height, width, rows, columns, all, fours, slice, chunk } =
+    sizesOf(x, raw, [from, to], options);
   const [input, output] = fours ? [INPUT_FOURS, OUTPUT_FOURS] : [INPUT, OUTPUT];
   const planes = doubled ? 9 : 16;
   const work = planes * from * to * rows * columns; // of one batch element
-  const raw = weight.shape.length === 4;
-  const slice = raw ? atMost(workBytes / 2 / (64 * from), to) : to;
-  const chunk = atMost(workBytes / (64 * (from + slice)), all);
   const y = backend.alloc([batch, to, height, width]);
   for (let channel = 0; channel < to; channel += slice) {
     const here = Math.min(slice, to - channel);
@@ -207,12 +225,21 @@ export function winograd(
       };
       // Of 16 planes, too, if 9 are used: of buffers of one size the pool needs fewer.
       using v = backend.alloc([16, from, tiles]);
-      backend.dispatch(doubled ? DOUBLED : input, {
-        bind: [x, v],
-        params: { ...size, count: from * tiles / 4, channels: from },
-        constants: doubled ? { FOURS: Number(columns % 4 === 0) } : {},
-        groups: elementGroups(from * tiles / 4),
-      });
+      if (norm) {
+        backend.dispatch(NORM, {
+          bind: [x, norm.weight, norm.bias, norm.stats, v],
+          params: { ...size, ...norm.params, channels: from },
+          constants: { SILU: norm.SILU },
+          groups: [norm.params.blocks, 1, 1],
+        });
+      } else {
+        backend.dispatch(doubled ? DOUBLED : input, {
+          bind: [x, v],
+          params: { ...size, count: from * tiles / 4, channels: from },
+          constants: doubled ? { FOURS: Number(columns % 4 === 0) } : {},
+          groups: elementGroups(from * tiles / 4),
+        });
+      }
       using m = backend.alloc([16, here, tiles]);
       gemm(
         [here, tiles, from],
@@ -245,6 +272,51 @@ export function winograd(
     }
   }
   return y;
+}
+
+/** Whether the convolution of an image can normalise it on the way: where tiles come in fours and in one piece. */
+export function winogradTakesNorm(
+  x: Tensor,
+  weight: Tensor,
+  channels: readonly [number, number],
+  options: WinogradOptions,
+): boolean {
+  const { fours, slice, chunk, all } = sizesOf(
+    x,
+    weight.shape.length === 4,
+    channels,
+    options,
+  );
+  return x.backend.family === "software" && !options.doubled && fours &&
+    slice === channels[1] && chunk === all;
+}
+
+/** Sizes of the result, its tiles, and how they are cut: output channels and tiles at once. */
+function sizesOf(
+  x: Tensor,
+  raw: boolean,
+  [from, to]: readonly [number, number],
+  { doubled, workBytes = WORK_BYTES }: WinogradOptions,
+) {
+  const scale = doubled ? 2 : 1;
+  const [batch = 0, , height = 0, width = 0] = x.shape.map((n, i) =>
+    i < 2 ? n : scale * n
+  );
+  const rows = Math.ceil(height / 2), columns = Math.ceil(width / 2);
+  const all = batch * rows * columns;
+  const slice = raw ? atMost(workBytes / 2 / (64 * from), to) : to;
+  return {
+    batch,
+    height,
+    width,
+    rows,
+    columns,
+    all,
+    /** Whether whole tiles cover the image, four of them side by side. */
+    fours: height % 2 === 0 && width % 8 === 0,
+    slice,
+    chunk: atMost(workBytes / (64 * (from + slice)), all),
+  };
 }
 
 /** How many of `all` are done at once: a multiple of 4, so that matrix products may use vec4, or all. */

@@ -23,18 +23,6 @@ fn place(t: u32) -> vec3u {
   return vec3u(b, y, inImage - y * p.columns);
 }
 
-fn store(at: u32, row: u32, column: u32, value: vec4f) {
-  let z = select(plane(row, column), flipped(row, column), p.flip != 0u);
-  v[z * (p.channels * p.tiles / 4u) + at] = value;
-}
-
-fn put(at: u32, row: u32, d: mat4x4f) {
-  store(at, row, 0u, d[0] - d[2]);
-  store(at, row, 1u, d[1] + d[2]);
-  store(at, row, 2u, d[2] - d[1]);
-  store(at, row, 3u, d[1] - d[3]);
-}
-
 @compute @workgroup_size(WG)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grid: vec3u) {
   let i = id.y * grid.x * WG + id.x; // (c * tiles + t) / 4

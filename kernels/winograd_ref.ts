@@ -1,5 +1,6 @@
 /** Float64 definitions of the Winograd transforms, as the matrices say. */
 import type { Params } from "./backend.ts";
+import { groupNormWholeRef } from "./group_norm_ref.ts";
 
 // Row-major.
 const G = Float64Array.of(1, 0, 0, 0.5, 0.5, 0.5, 0.5, -0.5, 0.5, 0, 0, 1);
@@ -68,6 +69,25 @@ export function winogradInputRef(
   p: Params,
 ): void {
   input(x!, v!, p, [p.height!, p.width!], 1);
+}
+
+/** The same of the normalised image; bindings x, weight, bias, stats, v. */
+export function winogradNormRef(
+  bind: readonly Float64Array[],
+  p: Params,
+  constants: Params,
+): void {
+  const [x, weight, bias, stats, v] = bind as [
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+    Float64Array,
+  ];
+  const normed = new Float64Array(x.length);
+  groupNormWholeRef([x, weight, bias, x, stats, normed], p, constants);
+  const { channels = 1, tiles = 1 } = p;
+  winogradInputRef([normed, v], { ...p, count: channels * tiles / 4 });
 }
 
 /** The same of the doubled image, planes that are not 0. */

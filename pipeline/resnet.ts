@@ -1,7 +1,6 @@
 /** The convolutional blocks of UNet and VAE: resnets, down- and upsampling. */
 import type { Tensor } from "../kernels/backend.ts";
 import { conv, conv3x3 } from "../kernels/conv.ts";
-import { groupNorm } from "../kernels/group_norm.ts";
 import { linear } from "../kernels/linear.ts";
 import { upsampleNearest } from "../kernels/upsample.ts";
 import type { Affine, Layer, Parameters } from "./parameters.ts";
@@ -76,25 +75,21 @@ export function resnetParameters(
  */
 export function resnet(r: Resnet, x: Tensor, shifts?: Tensor): Tensor {
   const { groups, eps } = r;
-  using first = groupNorm(x, r.norm1.weight, r.norm1.bias, {
-    groups,
-    eps,
-    silu: true,
-  });
-  using hidden = conv3x3(first, r.conv1.weight, {
+  const shape = { groups, eps, silu: true };
+  using hidden = conv3x3(x, r.conv1.weight, {
+    norm: { ...r.norm1, ...shape },
     bias: r.conv1.bias,
     shift: shifts,
     shiftFirst: r.firstShift,
   });
-  using second = groupNorm(hidden, r.norm2.weight, r.norm2.bias, {
-    groups,
-    eps,
-    silu: true,
-  });
   using residual = r.shortcut
     ? linear(x, r.shortcut.weight, { bias: r.shortcut.bias })
     : x.retain();
-  return conv3x3(second, r.conv2.weight, { bias: r.conv2.bias, residual });
+  return conv3x3(hidden, r.conv2.weight, {
+    norm: { ...r.norm2, ...shape },
+    bias: r.conv2.bias,
+    residual,
+  });
 }
 
 /**

@@ -9,7 +9,6 @@ import type { Backend, Tensor } from "../kernels/backend.ts";
 import { add } from "../kernels/combine.ts";
 import { concatChannels } from "../kernels/concat.ts";
 import { conv3x3 } from "../kernels/conv.ts";
-import { groupNorm } from "../kernels/group_norm.ts";
 import { linear } from "../kernels/linear.ts";
 import {
   downsample,
@@ -292,19 +291,9 @@ function forward(
   }
 
   const { groups, eps } = config;
-  x = into(
-    x,
-    (h) =>
-      groupNorm(h, unet.normOut.weight, unet.normOut.bias, {
-        groups,
-        eps,
-        silu: true,
-      }),
-  );
-  return into(
-    x,
-    (h) => conv3x3(h, unet.convOut.weight, { bias: unet.convOut.bias }),
-  );
+  const norm = { ...unet.normOut, groups, eps, silu: true };
+  const { weight, bias } = unet.convOut;
+  return into(x, (h) => conv3x3(h, weight, { norm, bias }));
 }
 
 /** `[1, time, 1]`, or with SDXL's additions `[batch, time, 1]`. */

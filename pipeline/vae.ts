@@ -1,7 +1,6 @@
 /** latent <-> RGB: diffusers' `AutoencoderKL`, built from its `config.json`. */
 import type { Backend, Tensor } from "../kernels/backend.ts";
 import { conv3x3 } from "../kernels/conv.ts";
-import { groupNorm } from "../kernels/group_norm.ts";
 import { linear } from "../kernels/linear.ts";
 import {
   downsample,
@@ -225,16 +224,9 @@ function middle(
 }
 
 function finish(c: Coder, groups: number, x: Tensor): Tensor {
-  x = into(
-    x,
-    (h) =>
-      groupNorm(h, c.normOut.weight, c.normOut.bias, {
-        groups,
-        eps: EPS,
-        silu: true,
-      }),
-  );
-  return into(x, (h) => conv3x3(h, c.convOut.weight, { bias: c.convOut.bias }));
+  const norm = { ...c.normOut, groups, eps: EPS, silu: true };
+  const { weight, bias } = c.convOut;
+  return into(x, (h) => conv3x3(h, weight, { norm, bias }));
 }
 
 /**

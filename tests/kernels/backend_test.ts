@@ -298,6 +298,9 @@ test("Backend.stage() copies again what was written since, by a kernel, a copy o
   for (const c of results) c.dispose();
 });
 
+// Not skipped but not there: these say something about WebGPU only.
+const deviceTest = BACKEND === "cpu" ? () => {} : test;
+
 test("Backend.prepare() leaves kernels that run as if they were not prepared", async () => {
   const backend = await testBackend();
   using plan = new Plan();
@@ -331,6 +334,52 @@ test("Backend.prepare() leaves kernels that run as if they were not prepared", a
   await assert.rejects(broken.read([]), /Cannot compile gemm_texel/);
 });
 
+deviceTest(
+  "WebGpu.prepare() shares many kernels with other devices, and takes them along when it goes",
+  async () => {
+    const shapes = [[64, 64, 64], [64, 4, 512]] as const;
+    const run = (on: Backend): Tensor[] =>
+      [0, 1, 2, 3, 4, 5, 6, 7].map((flags) => {
+        const [m, n, k] = shapes[flags & 1]!;
+        using a = on.upload(rand(1, m * k), [m, k]);
+        using b = on.upload(rand(2, k * n), [k, n]);
+        using bias = on.upload(rand(3, m), [m]);
+        const c = on.upload(rand(4, m * n), [m, n]);
+        gemm(
+          [m, n, k],
+          { tensor: a, stride: k },
+          { tensor: b, stride: n },
+          { tensor: c, stride: n },
+          {
+            bias: flags & 2 ? bias : undefined,
+            accumulate: (flags & 4) > 0,
+            variant: "texel",
+          },
+        );
+        return c;
+      });
+    using plan = new Plan();
+    for (const c of run(plan)) c.dispose();
+    assert.ok(plan.kernels.length >= 8);
+    const options = DEVICE ? { device: DEVICE } : {};
+    using first = await WebGpu.open(options);
+    await first.prepare(plan.kernels);
+    first[Symbol.dispose](); // while it compiles
+    using second = await WebGpu.open(options);
+    const { liveBytes } = second.memory;
+    await second.prepare(plan.kernels);
+    const results = run(second);
+    using cpu = new Cpu();
+    const wanted = await cpu.read(run(cpu));
+    const found = await second.read(results);
+    for (const [i, values] of found.entries()) {
+      assert.ok(compare(values, wanted[i]!).relL2 < 1e-6, `${i}`);
+    }
+    for (const c of results) c.dispose();
+    assert.equal(second.memory.liveBytes, liveBytes);
+  },
+);
+
 test("Backend.read() stops when the signal is aborted", async () => {
   const backend = await testBackend();
   using x = backend.upload([1], [1]);
@@ -344,9 +393,6 @@ test("Backend.read() stops when the signal is aborted", async () => {
   });
   assert.deepEqual([...values!], [1]);
 });
-
-// Not skipped but not there: these say something about WebGPU only.
-const deviceTest = BACKEND === "cpu" ? () => {} : test;
 
 deviceTest(
   "WebGpu refuses tensors past the binding limit and dead bindings",

@@ -11,6 +11,7 @@ import { Plan } from "../../kernels/plan.ts";
 import { KERNELS, testBackend } from "../backend.ts";
 import { rand, sumBound, U } from "../compare.ts";
 import { checkOp, halfInput, type Input, input } from "./check_op.ts";
+import { groupNormed } from "./formulas.ts";
 
 /** Direct convolution in float64: the sum as it is written. */
 function direct(
@@ -77,6 +78,8 @@ interface Conv3x3Case {
   readonly workBytes?: number;
   readonly variant?: Conv3x3Options["variant"];
   readonly doubled?: boolean;
+  /** A group norm before it. */
+  readonly norm?: { readonly groups: number; readonly silu: boolean };
 }
 
 /** An image whose cells are repeated along both axes. */
@@ -95,8 +98,21 @@ async function checkConv3x3(given: Conv3x3Case): Promise<void> {
   const c: Conv3x3Case = KERNELS === "gpu" ? { raw: "f32", ...given } : given;
   const { out, numeric = true, doubled = false } = c;
   const x = input(1, c.x);
-  const large = doubled ? repeated(x) : x;
-  const [batch = 0, channels = 0, height = 0, width = 0] = large.shape;
+  const [, channels = 0] = x.shape;
+  const norm = c.norm && { ...c.norm, eps: 1e-5 };
+  const scale = norm && input(6, [channels], 1, 1.5);
+  const offset = norm && input(7, [channels]);
+  const normed = (): Input => {
+    if (!norm) return x;
+    const [batch = 0, , height = 0, width = 0] = x.shape;
+    const size = [batch, channels, height * width] as const;
+    return {
+      ...x,
+      data: groupNormed(x.data, size, scale!.data, offset!.data, norm),
+    };
+  };
+  const large = doubled ? repeated(normed()) : normed();
+  const [batch = 0, , height = 0, width = 0] = large.shape;
   const shape = [out, channels, 3, 3];
   const weight = c.raw === "f16" ? halfInput(2, shape) : input(2, shape);
   const bias = c.bias ? input(3, [out]) : undefined;
@@ -114,7 +130,13 @@ async function checkConv3x3(given: Conv3x3Case): Promise<void> {
   const atBias = add(bias, false);
   const atShift = add(shift, true);
   const atResidual = add(residual, true);
+  const atScale = add(scale, false);
+  const atOffset = add(offset, false);
   const cells = height * width;
+  const ofNorm = norm
+    ? (12 + Math.sqrt(channels / norm.groups * cells / 64) +
+      (norm.silu ? 8 : 0)) * U
+    : 0;
   const held: Tensor[] = [];
   await checkOp(`conv3x3 ${JSON.stringify(c)}`, {
     inputs,
@@ -133,16 +155,18 @@ async function checkConv3x3(given: Conv3x3Case): Promise<void> {
           ...workBytes ? { workBytes } : {},
           ...c.variant ? { variant: c.variant } : {},
           doubled,
+          norm: norm &&
+            { ...norm, weight: all[atScale]!, bias: all[atOffset]! },
         }),
         ...c.raw ? [] : [u.retain()],
       ];
     },
     seeded: [0],
   }, {
-    // U: two times three terms are added, and halved exactly.
-    values: [winogradBound(channels), 4 * U],
+    // U: two times three terms are added, and halved exactly. For a norm see group_norm_test.ts.
+    values: [winogradBound(channels) + ofNorm, 4 * U],
     grads: [
-      winogradBound(out),
+      winogradBound(out) + 2 * ofNorm + (norm?.silu ? 16 * U : 0),
       ...shift ? [sumBound(cells * (c.shift === "shared" ? batch : 1))] : [],
       ...residual ? [0] : [],
     ],
@@ -256,7 +280,10 @@ test("conv3x3() takes large kernels by columns where images have few cells", () 
 
 test("conv3x3() matches a direct convolution for odd and even sizes", async () => {
   for (
-    const [height, width] of [[1, 1], [1, 2], [2, 1], [3, 5], [7, 9], [8, 8]]
+    const [height, width] of [[1, 1], [1, 2], [2, 1], [3, 5], [7, 9], [8, 8], [
+      5,
+      8,
+    ], [4, 16]]
   ) {
     await checkConv3x3({ x: [2, 3, height!, width!], out: 5 });
   }
@@ -273,13 +300,53 @@ test("conv3x3() matches a direct convolution at sizes of the networks", async ()
 });
 
 test("conv3x3() adds bias, shift and residual", async () => {
-  const base = { x: [2, 3, 5, 4], out: 4 } as const;
-  await checkConv3x3({ ...base, bias: true });
-  await checkConv3x3({ ...base, shift: "batch" });
-  await checkConv3x3({ ...base, shift: "shared" });
-  await checkConv3x3({ ...base, residual: true });
-  await checkConv3x3({ ...base, bias: true, shift: "batch", residual: true });
-  await checkConv3x3({ ...base, bias: true, shift: "shared", residual: true });
+  // One number at a time, and four.
+  for (const [height, width] of [[5, 4], [6, 8]] as const) {
+    const base = { x: [2, 3, height, width], out: 4 } as const;
+    await checkConv3x3({ ...base, bias: true });
+    for (const shift of ["batch", "shared"] as const) {
+      await checkConv3x3({ ...base, shift });
+      await checkConv3x3({ ...base, bias: true, shift, residual: true });
+    }
+    await checkConv3x3({ ...base, residual: true });
+  }
+});
+
+test("conv3x3() normalises on the way, and where it cannot before", async () => {
+  const silu = { groups: 3, silu: true };
+  const all = { bias: true, shift: "batch", residual: true } as const;
+  // Four tiles side by side and in one piece: on the way.
+  await checkConv3x3({ x: [1, 3, 2, 8], out: 2, norm: silu });
+  await checkConv3x3({ x: [2, 6, 4, 16], out: 3, norm: silu, ...all });
+  await checkConv3x3({ x: [2, 6, 6, 24], out: 3, norm: silu, raw: "f16" });
+  const plain = { groups: 1, silu: false };
+  await checkConv3x3({ x: [2, 3, 4, 8], out: 5, norm: plain });
+  await checkConv3x3({
+    x: [2, 64, 16, 16],
+    out: 32,
+    norm: { groups: 8, silu: true },
+    numeric: false,
+    ...all,
+  });
+  // Other sizes, pieces of tiles, of outputs, columns, a doubled image.
+  await checkConv3x3({ x: [2, 6, 3, 8], out: 3, norm: silu });
+  await checkConv3x3({ x: [2, 6, 4, 6], out: 3, norm: silu, ...all });
+  const pieces = { x: [1, 9, 8, 8], out: 10, norm: silu } as const;
+  await checkConv3x3({ ...pieces, workBytes: 8192 });
+  await checkConv3x3({ ...pieces, workBytes: 8192, raw: "f32" });
+  await checkConv3x3({ ...pieces, raw: "f32", variant: "columns" });
+  await checkConv3x3({ x: [1, 3, 4, 8], out: 2, norm: silu, doubled: true });
+});
+
+test("conv3x3() with a norm is one run less where it can be", () => {
+  using plan = new Plan();
+  using x = plan.alloc([1, 32, 8, 8]);
+  using u = plan.alloc([16, 32, 32]);
+  using affine = plan.alloc([32]);
+  const norm = { weight: affine, bias: affine, groups: 8, eps: 1e-5 };
+  conv3x3(x, u, { norm }).dispose();
+  assert.equal(plan.kernels[0]!.kernel.name, "winograd_norm");
+  assert.equal(plan.kernels.length, 3);
 });
 
 test("conv3x3() takes its part of shifts that belong to more channels", async () => {
@@ -438,7 +505,7 @@ test("conv() matches a direct convolution at sizes of the networks", async () =>
   const base = { bias: true, numeric: false, kernel: 3, stride: 2 };
   await checkConv({
     ...base,
-    x: [2, 32, 32, 32],
+    x: [2, 32, 32, 36], // 288 cells: more than a thread of im2col has
     out: 32,
     padding: [1, 1, 1, 1],
   });

@@ -38,3 +38,30 @@ export function moments(
     values.length;
   return [mean, 1 / Math.sqrt(variance + eps)];
 }
+
+/** Group normalisation of `[batch, channels, cells]`, with SiLU behind it or not. */
+export function groupNormed(
+  x: ArrayLike<number>,
+  [batch, channels, cells]: readonly [number, number, number],
+  weight: ArrayLike<number>,
+  bias: ArrayLike<number>,
+  { groups, eps, silu }: {
+    readonly groups: number;
+    readonly eps: number;
+    readonly silu: boolean;
+  },
+): Float64Array {
+  const y = Float64Array.from(x);
+  const count = channels / groups * cells;
+  for (let block = 0; block < batch * groups; block++) {
+    const part = y.subarray(block * count, (block + 1) * count);
+    const [middle, inverse] = moments([...part], eps);
+    part.forEach((v, i) => {
+      const channel = block % groups * (channels / groups) +
+        Math.floor(i / cells);
+      const z = (v - middle) * inverse * weight[channel]! + bias[channel]!;
+      part[i] = silu ? z * sigmoid(z) : z;
+    });
+  }
+  return y;
+}

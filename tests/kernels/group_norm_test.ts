@@ -5,7 +5,7 @@ import { sizeOf } from "../../kernels/backend.ts";
 import { testBackend } from "../backend.ts";
 import { U } from "../compare.ts";
 import { checkBatch, checkOp, input } from "./check_op.ts";
-import { moments, sigmoid } from "./formulas.ts";
+import { groupNormed } from "./formulas.ts";
 
 interface Case {
   readonly shape: readonly number[];
@@ -73,21 +73,13 @@ async function checkGroupNorm(c: Case, silu: boolean): Promise<void> {
     grads: (2 * values + (silu ? 16 * U : 0)) *
       (count === 1 ? 1 / Math.sqrt(eps) : 1),
     numeric,
-    formula: () => {
-      const y = Float64Array.from(x.data);
-      for (let block = 0; block < batch * groups; block++) {
-        const part = y.subarray(block * count, (block + 1) * count);
-        const [middle, inverse] = moments([...part], eps);
-        part.forEach((v, i) => {
-          const channel = block % groups * (channels / groups) +
-            Math.floor(i / cells);
-          const z = (v - middle) * inverse * weight.data[channel]! +
-            bias.data[channel]!;
-          part[i] = silu ? z * sigmoid(z) : z;
-        });
-      }
-      return [y];
-    },
+    formula: () => [
+      groupNormed(x.data, [batch, channels, cells], weight.data, bias.data, {
+        groups,
+        eps,
+        silu,
+      }),
+    ],
   });
 }
 

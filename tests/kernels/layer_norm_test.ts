@@ -38,9 +38,9 @@ for (const [mean, batch, channels, ...space] of CASES) {
     const weight = input(2, [channels], 1, 1.5);
     const bias = input(3, [channels]);
     const eps = 1e-5;
-    // The mean is a sum in a row over the channels, and the deviation of the uniform numbers 0.58;
-    // so are the squares; then about 6 roundings.
-    const values = ((1 + Math.abs(mean) / 0.58) * Math.sqrt(channels) + 6) * U;
+    // The deviation of the uniform numbers is 0.58. The mean is repaired, so that one rounding of it is left;
+    // the squares are a sum in a row over the channels; then about 6 roundings.
+    const values = (Math.abs(mean) / 0.58 + Math.sqrt(channels) + 6) * U;
     await checkOp(`layer_norm ${name}`, {
       inputs: [x, weight, bias],
       wrt: [0],
