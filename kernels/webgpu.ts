@@ -31,6 +31,7 @@ import {
   storedBytes,
   Tensor,
 } from "./backend.ts";
+import { Compilers } from "./compilers.ts";
 import { DeviceLostError, DeviceMemoryError } from "./errors.ts";
 import { chooseFamily, type KernelChoice } from "./family.ts";
 import {
@@ -47,10 +48,6 @@ const UNIFORM_SLOTS = 2048;
 /** Runs that are submitted together: a GPU computes while the next ones are recorded; a processor has to do both. */
 const SUBMITTED = { software: UNIFORM_SLOTS, gpu: 128 } as const;
 const WRITTEN_BYTES = 32 * 2 ** 20; // staged by the runtime until something is submitted
-
-/** Devices that compile side by side, at most, and kernels that are worth another one. */
-const COMPILERS = 8;
-const COMPILER_KERNELS = 4;
 
 /** Runs the WGSL of the kernels. */
 export class WebGpu implements Backend {
@@ -78,10 +75,9 @@ export class WebGpu implements Backend {
   readonly #pool: Pool<GPUBuffer>;
   readonly #stages: StageTextures;
   readonly #touched = new Set<GPUBuffer>();
-  /** See `prepare`. */
-  readonly #helpers: WebGpu[] = [];
-  /** What they compile. */
+  /** Pipelines that other devices compile; see `prepare`. */
   readonly #later: Compiled[] = [];
+  #compilers: Compilers | undefined;
   readonly #uniforms: GPUBuffer;
   readonly #uniformBytes = new ArrayBuffer(UNIFORM_STEP * UNIFORM_SLOTS);
   readonly #uniformView = new DataView(this.#uniformBytes);
@@ -123,6 +119,7 @@ export class WebGpu implements Backend {
       beforeTrim: letGo,
     });
     this.#pipelines = new Pipelines(device);
+    if (adapter.info.isFallbackAdapter) this.#compilers = new Compilers();
     this.#stages = new StageTextures({
       device,
       pool: this.#pool,
@@ -254,56 +251,30 @@ export class WebGpu implements Backend {
 
   /** See `Backend`. */
   async prepare(kernels: readonly PlannedKernel[]): Promise<void> {
-    const made = await this.#pipelines.prepare(kernels);
     // Dawn warns of runs on nothing, and its users' drivers compile at once.
-    if (this.adapter.choice === "dawn") return;
-    const helpers = await this.#openHelpers(kernels.length);
-    const inTurn = (turn: number) => (_: unknown, i: number): boolean =>
-      i % (helpers.length + 1) === turn;
-    for (const [i, helper] of helpers.entries()) {
-      const share = kernels.filter(inTurn(i + 1));
-      helper.#warmUp(await helper.#pipelines.prepare(share));
+    if (this.adapter.choice === "dawn") {
+      await this.#pipelines.prepare(kernels);
+      return;
     }
-    this.#warmUp(made.filter(inTurn(0)));
-    this.#later.push(...made.filter((x, i) => !inTurn(0)(x, i)));
+    const [own, theirs] = await this.#compilers?.share(kernels, async () => {
+      const device = await requestDevice(this.adapter);
+      const compiler = new WebGpu(this.adapter, device, this.family, undefined);
+      compiler.#compilers = undefined;
+      return compiler;
+    }) ?? [kernels, []];
+    this.#warmUp(await this.#pipelines.prepare(own));
+    this.#later.push(...await this.#pipelines.prepare(theirs));
   }
 
-  /**
-   * Devices that compile, too, where the adapter is a processor: its driver compiles for a device one kernel
-   * after the other, and keeps what it made for all of them on disk.
-   */
-  async #openHelpers(kernels: number): Promise<readonly WebGpu[]> {
-    if (!this.adapter.info.isFallbackAdapter) return [];
-    const threads = globalThis.navigator?.hardwareConcurrency ?? 1;
-    const count = Math.min(
-      threads,
-      COMPILERS,
-      Math.floor(kernels / COMPILER_KERNELS),
-    ) - 1;
-    for (let i = 0; i < count; i++) {
-      this.#helpers.push(
-        new WebGpu(
-          this.adapter,
-          await requestDevice(this.adapter),
-          this.family,
-          this.matrix,
-        ),
-      );
-    }
-    return this.#helpers;
-  }
-
-  /** Waits for what other devices compile and takes it from the driver's cache, or compiles it if there is none. */
+  /** Takes what other devices compiled from the driver's cache, or compiles it if there is none. */
   async #gather(): Promise<void> {
-    for (const helper of this.#helpers.splice(0)) {
-      using _ = helper;
-      await helper.read([]).catch(() => {}); // whatever it was, this device will meet it, too
-    }
-    if (this.#later.length) this.#warmUp(this.#later.splice(0));
+    await this.#compilers?.done();
+    this.#warmUp(this.#later.splice(0));
   }
 
   /** Runs pipelines on no workgroup at all: some drivers compile only then, in a thread of their own. */
   #warmUp(made: readonly Compiled[]): void {
+    if (!made.length) return;
     const most = Math.max(...made.map(({ kernel }) => kernel.bindings.length));
     const buffers = Array.from({ length: most }, () => this.#pool.take(16));
     for (const { kernel } of made) this.#stages.need(kernel.bindings);
@@ -478,7 +449,7 @@ export class WebGpu implements Backend {
 
   /** Frees the device and all it holds. */
   [Symbol.dispose](): void {
-    for (const helper of this.#helpers.splice(0)) helper[Symbol.dispose]();
+    this.#compilers?.[Symbol.dispose]();
     this.trim();
     this.#uniforms.destroy();
     this.#device.destroy();
