@@ -245,12 +245,16 @@ function forward(width: number): Kernel {
         (d) =>
           `let q${d} = scale * left(qLine + ${d}u * fours); var o${d} = vec4f();`,
       ),
-      scores: each(width, (d) =>
-        `let k${d} = right(kLine + ${d}u * steps + j);
-        ${times("s", `k${d}`, `q${d}`)}`),
-      values: each(width, (d) =>
-        `let v${d} = right(vLine + ${d}u * steps + j);
-        o${d} = o${d} * shrink + ${sum(`v${d}`, "e")};`),
+      keys: each(width, (d) => `let k${d} = right(kLine + ${d}u * steps + j);`),
+      scores: each(width, (d) => times("s", `k${d}`, `q${d}`)),
+      values: each(
+        width,
+        (d) => `let v${d} = right(vLine + ${d}u * steps + j);`,
+      ),
+      sums: each(
+        width,
+        (d) => `o${d} = o${d} * shrink + ${sum(`v${d}`, "e")};`,
+      ),
       results: names("o", width),
     }),
     bindings: "abww",
@@ -279,27 +283,16 @@ function backward(width: number, kind: "queries" | "keys"): Kernel {
         let gx${d} = left(gaLine + ${d}u * p.columns);
         var r${d} = vec4f(); var rv${d} = vec4f();`,
       ),
-      scores: each(
+      others: each(
         width,
         (d) =>
           `let y${d} = right(bLine + ${d}u * p.steps + j);
-        ${times("s", `y${d}`, `x${d}`)}`,
+        let gy${d} = right(gbLine + ${d}u * p.steps + j);`,
       ),
-      slopes: each(
-        width,
-        (d) =>
-          `let gy${d} = right(gbLine + ${d}u * p.steps + j);
-        ${times("d", `gy${d}`, `gx${d}`)}`,
-      ),
-      sums: each(width, (d) =>
-        `let z${d} = right(bLine + ${d}u * p.steps + j);
-        r${d} += ${sum(`z${d}`, "d")};`),
-      values: each(
-        width,
-        (d) =>
-          `let gz${d} = right(gbLine + ${d}u * p.steps + j);
-        rv${d} += ${sum(`gz${d}`, "e")};`,
-      ),
+      scores: each(width, (d) => times("s", `y${d}`, `x${d}`)),
+      slopes: each(width, (d) => times("d", `gy${d}`, `gx${d}`)),
+      sums: each(width, (d) => `r${d} += ${sum(`y${d}`, "d")};`),
+      values: each(width, (d) => `rv${d} += ${sum(`gy${d}`, "e")};`),
       probes: each(
         width,
         (d) => `r${d} += slope * right(bLine + ${d}u * p.steps + j)[e];`,

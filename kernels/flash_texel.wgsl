@@ -2,7 +2,8 @@
 //   S[j,n] = sum_d k[z,d,j] q[z,d,n];  out[z,d,n] = sum_j v[z,d,j] exp(scale (S[j,n] - max_j S)) / sum_j exp(...)
 //   stats[z,0,n] = scale max_j S, stats[z,1,n] = 1 / sum_j exp(scale S[j,n] - stats[z,0,n])
 // Each thread has four queries and meets four keys at a time. What it holds has a variable for each dimension, which are
-// written out: an array's elements would be fetched lane by lane.
+// written out: an array's elements would be fetched lane by lane. Texels are read before anything is done with them:
+// reading one is a call, around which nothing stays in registers.
 const LOWEST = -3.4e38; // below any score
 const LOG2E = 1.4426950408889634;
 const LN2 = 0.6931471805599453;
@@ -36,6 +37,7 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
   {@ start}
   for (var j = 0u; j < steps; j++) {
     var s0 = vec4f(); var s1 = vec4f(); var s2 = vec4f(); var s3 = vec4f();
+    {@ keys}
     {@ scores}
     if (4u * j + 3u >= p.keys) { s3 = vec4f(LOWEST); }
     if (4u * j + 2u >= p.keys) { s2 = vec4f(LOWEST); }
@@ -49,6 +51,7 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
     sum = sum * shrink + ((e0 + e1) + (e2 + e3));
     high = most;
     {@ values}
+    {@ sums}
   }
   if (n >= fours) { return; }
   let z = p.head + w.y;

@@ -44,6 +44,7 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
   for (var j = 0u; j < p.steps; j++) {
     var s0 = vec4f(); var s1 = vec4f(); var s2 = vec4f(); var s3 = vec4f();
     var d0 = vec4f(); var d1 = vec4f(); var d2 = vec4f(); var d3 = vec4f();
+    {@ others}
     {@ scores}
     if (OUTPUT) {
       {@ slopes}
