@@ -12,12 +12,7 @@ fn line(plane: u32, y: i32, column: u32) -> mat4x4f {
   let high = x[i + 1u];
   var after = 0.0;
   if (column + 2u < width) { after = x[i + 2u].x; }
-  return mat4x4f(
-    vec4f(before, low.y, low.w, high.y),
-    vec4f(low.x, low.z, high.x, high.z),
-    vec4f(low.y, low.w, high.y, high.w),
-    vec4f(low.z, high.x, high.z, after),
-  );
+  return patchRow(before, low, high, after);
 }
 
 // Of channel c and the tiles from t on.

@@ -28,12 +28,7 @@ fn line(plane: u32, y: u32, column: u32, n: Plane) -> mat4x4f {
   ends = four(ends, vec4f(), n);
   let before = select(0.0, ends.x, column > 0u);
   let after = select(0.0, ends.y, column + 2u < width);
-  return mat4x4f(
-    vec4f(before, low.y, low.w, high.y),
-    vec4f(low.x, low.z, high.x, high.z),
-    vec4f(low.y, low.w, high.y, high.w),
-    vec4f(low.z, high.x, high.z, after),
-  );
+  return patchRow(before, low, high, after);
 }
 
 @compute @workgroup_size(THREADS)

@@ -10,7 +10,13 @@ import type { Tensor } from "../../kernels/backend.ts";
 import { Plan } from "../../kernels/plan.ts";
 import { KERNELS, testBackend } from "../backend.ts";
 import { rand, sumBound, U } from "../compare.ts";
-import { checkOp, halfInput, type Input, input } from "./check_op.ts";
+import {
+  checkBatch,
+  checkOp,
+  halfInput,
+  type Input,
+  input,
+} from "./check_op.ts";
 import { groupNormed } from "./formulas.ts";
 
 /** Direct convolution in float64: the sum as it is written. */
@@ -553,6 +559,21 @@ test("conv() and conv3x3() refuse tensors that do not fit", async () => {
     conv(x, large, { kernel: 5, padding: [1, 0, 0, 1] }).dispose();
   }
   assert.equal(backend.memory.liveBytes, before);
+});
+
+test("conv3x3() gives the same bits with the norm on the way, alone, and before it, in a batch", async () => {
+  const channels = [8];
+  const backend = await testBackend();
+  using weight = backend.upload(rand(4, 8 * 8 * 9, 0.1), [8, 8, 3, 3]);
+  using u = winogradWeight(weight);
+  await checkBatch(
+    [input(1, [2, 8, 8, 8]), input(2, channels), input(3, channels)],
+    (x, weight, bias) =>
+      conv3x3(x, u, {
+        norm: { weight, bias, groups: 2, eps: 1e-5, silu: true },
+        workBytes: 64 * 16 * 20, // 20 tiles: 16 are one piece, 32 are two
+      }),
+  );
 });
 
 test("conv3x3() gives an element the same bits alone and in a batch", async () => {
