@@ -19,13 +19,14 @@ export class Compilers implements Disposable {
    * Opens as many as there are processors for and gives each its share, which it begins with at once.
    *
    * @param open Opens one.
+   * @param threads How many the machine runs at once.
    * @returns What is left to the device itself, and what they compile.
    */
   async share(
     kernels: readonly PlannedKernel[],
     open: () => Promise<Compiler>,
+    threads: number = globalThis.navigator?.hardwareConcurrency ?? 1,
   ): Promise<readonly [own: PlannedKernel[], theirs: PlannedKernel[]]> {
-    const threads = globalThis.navigator?.hardwareConcurrency ?? 1;
     const count = Math.min(threads, MOST, Math.floor(kernels.length / WORTH));
     const shares: PlannedKernel[][] = [[]];
     for (let i = 1; i < count; i++) shares.push([]);
