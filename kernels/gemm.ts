@@ -291,7 +291,9 @@ export function gemm(
     );
   }
   const pays = variant === "auto" && backend.kind !== "cpu" &&
-    texelPays(options.work ?? M * N * K);
+    (options.work === undefined
+      ? texelPays(M * N * K, N)
+      : texelPays(options.work)); // columns may be those of a batch
   if (variant === "texel" || pays && texel) {
     gemmTexel(product);
     return;

@@ -68,8 +68,9 @@ const LONG_SUM = 128;
 const BLOCK = 16;
 /** Bits of the flags of `gemm`. */
 const FLAGS = { bias: 1, residual: 2, accumulate: 4, shift: 8 } as const;
-/** Multiplications below which the copies cost more than they save. */
+/** Multiplications below which the copies cost more than they save; for few columns other kernels are slow. */
 const LEAST_WORK = 2 ** 19;
+const LEAST_WORK_NARROW = 2 ** 17;
 
 /** A product as `gemm` describes it to its kernels. */
 export interface TexelProduct {
@@ -110,9 +111,10 @@ function stepOfColumns({ N = 0, bn = 1, bk = 1 }: Params): number {
   return N === 1 && bk === 1 ? 4 : bn;
 }
 
-/** Whether the kernel is the faster one for so many multiplications. */
-export function texelPays(work: number): boolean {
-  return work >= LEAST_WORK;
+/** Whether the kernel is the faster one for so many multiplications and columns. */
+export function texelPays(work: number, columns = Infinity): boolean {
+  const least = columns <= NARROW_COLUMNS ? LEAST_WORK_NARROW : LEAST_WORK;
+  return work >= least;
 }
 
 /** Runs a product that fits. */
