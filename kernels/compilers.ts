@@ -4,8 +4,8 @@
  */
 import type { Backend, PlannedKernel } from "./backend.ts";
 
-/** Devices that compile at the same time, at most, and kernels that are worth another one. */
-const MOST = 8;
+/** Devices that compile at the same time, at most, as each takes some 70 MB, and kernels that are worth another one. */
+const MOST = 4;
 const WORTH = 4;
 
 /** What compiles: a device whose `prepare` does so by itself. */

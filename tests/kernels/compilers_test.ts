@@ -43,7 +43,7 @@ test("Compilers.share() gives each kernel to one device, which begins with it", 
     const [kernels, threads, devices] of [
       [50, 3, 3],
       [50, 1, 1],
-      [50, 64, 8],
+      [50, 64, 4],
       [9, 8, 2],
       [3, 8, 1],
       [0, 8, 1],
