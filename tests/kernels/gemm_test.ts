@@ -483,3 +483,23 @@ test("gemm() refuses empty sizes and matrices that do not fit", async () => {
   }
   assert.equal(backend.memory.liveBytes, before);
 });
+
+test("gemm() takes few columns through texels earlier, but not where a batch has a say in how many", () => {
+  using plan = new Plan();
+  const names = (work?: number): string[] => {
+    const first = plan.kernels.length;
+    using a = plan.alloc([1184, 128]);
+    using b = plan.alloc([128, 1]);
+    using c = plan.alloc([1184, 1]);
+    gemm(
+      [1184, 1, 128],
+      { tensor: a, stride: 128 },
+      { tensor: b, stride: 1 },
+      { tensor: c, stride: 1 },
+      work === undefined ? {} : { work },
+    );
+    return plan.kernels.slice(first).map(({ kernel }) => kernel.name);
+  };
+  assert.deepEqual(names(), ["gemm_narrow"]);
+  assert.deepEqual(names(1184 * 128), ["gemm"]);
+});
