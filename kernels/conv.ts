@@ -12,7 +12,7 @@ import {
   groupNorm,
   type GroupNormOptions,
   normOf,
-  normRun,
+  runNorm,
 } from "./group_norm.ts";
 import { transformWeight, winograd, winogradTakesNorm } from "./winograd.ts";
 
@@ -159,7 +159,7 @@ export function conv3x3(
         : winograd(g!, weight, [out, channels], true, { workBytes });
       if (!doubled && !first) return large;
       using _ = large;
-      return first ? normRun(first)(first, large) : upsampleGrad(large, small);
+      return first ? runNorm(first, large) : upsampleGrad(large, small);
     };
     const grads = [needs[0] ? back() : undefined];
     if (shift) {

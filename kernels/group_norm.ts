@@ -86,9 +86,8 @@ export function groupNorm(
 ): Tensor {
   const norm = normOf(x, weight, bias, options);
   using _ = norm.stats;
-  const run = normRun(norm);
-  const out = run(norm, undefined);
-  record([out], [x], [x, norm.stats], ([g]) => [run(norm, g!)]);
+  const out = runNorm(norm);
+  record([out], [x], [x, norm.stats], ([g]) => [runNorm(norm, g)]);
   return out;
 }
 
@@ -146,11 +145,13 @@ export function normOf(
   };
 }
 
-/** How a norm is run: without a gradient the norm itself, else what `g` of its result is to its input. */
-export function normRun(
-  { x: { backend }, params: { cells } }: Norm,
-): (norm: Norm, g: Tensor | undefined) => Tensor {
-  return backend.family === "software" && cells % 4 === 0 ? whole : inParts;
+/** The norm, or with `g`, the gradient on its result, the gradient on its input. */
+export function runNorm(norm: Norm, g?: Tensor): Tensor {
+  const { x: { backend }, params: { cells } } = norm;
+  const run = backend.family === "software" && cells % 4 === 0
+    ? whole
+    : inParts;
+  return run(norm, g);
 }
 
 /** One run for each way, the norm, or of `g` the gradient, where cells come in fours. */

@@ -62,16 +62,17 @@ export function layerNorm(
   expectSize(bias, channels, "layer_norm");
   const params = { columns: batch * cells, channels, cells, eps };
   const fours = x.backend.family === "software" && cells % 4 === 0;
-  const { COLUMNS, ...lanes } = fours
-    ? { COLUMNS: FOURS_COLUMNS }
-    : tile(x.backend, cells);
+  const tiles = tile(x.backend, cells);
+  const [kernel, columns] = fours
+    ? [FOURS, FOURS_COLUMNS]
+    : [KERNEL, tiles.COLUMNS];
   const run = (g: Tensor, GRAD: number): Tensor => {
     const out = x.backend.alloc(x.shape);
-    x.backend.dispatch(fours ? FOURS : KERNEL, {
+    x.backend.dispatch(kernel, {
       bind: [x, weight, bias, g, out],
       params,
-      constants: fours ? { GRAD } : { COLUMNS, ...lanes, GRAD },
-      groups: foldGroups(Math.ceil(params.columns / COLUMNS)),
+      constants: fours ? { GRAD } : { ...tiles, GRAD },
+      groups: foldGroups(Math.ceil(params.columns / columns)),
     });
     return out;
   };

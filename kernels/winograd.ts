@@ -29,17 +29,9 @@ import {
   winogradWeightRef,
 } from "./winograd_ref.ts";
 
-const TILES = [
-  "count",
-  "channels",
-  "height",
-  "width",
-  "rows",
-  "columns",
-  "tiles",
-  "first",
-  "all",
-];
+/** Sizes of the image and of its tiles. */
+const IMAGE = ["channels", "height", "width", "rows", "columns", "tiles"];
+const TILES = ["count", ...IMAGE, "first", "all"];
 const WEIGHT: Kernel = {
   name: "winograd_weight",
   wgsl: planeWgsl + weightWgsl,
@@ -64,19 +56,7 @@ const NORM: Kernel = {
   name: "winograd_norm",
   wgsl: NORM_WGSL + planeWgsl + tilesWgsl + normWgsl,
   bindings: "rrrww",
-  params: [
-    "count",
-    "cells",
-    "groups",
-    "eps:f",
-    "channels",
-    "height",
-    "width",
-    "rows",
-    "columns",
-    "tiles",
-    "flip",
-  ],
+  params: ["count", "cells", "groups", "eps:f", ...IMAGE, "flip"],
   ref: winogradNormRef,
 };
 const DOUBLED: Kernel = {

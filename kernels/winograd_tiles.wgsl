@@ -1,6 +1,5 @@
 // What winograd_input and winograd_norm have in common: how V is stored, and which cells belong to which of four tiles.
 // Their source follows.
-
 fn store(at: u32, row: u32, column: u32, value: vec4f) {
   let z = select(plane(row, column), flipped(row, column), p.flip != 0u);
   v[z * (p.channels * p.tiles / 4u) + at] = value;
