@@ -34,7 +34,7 @@ import {
   ROOT,
   softwareEnv,
 } from "./machine.ts";
-import { countJunit, type Counts } from "./setup.ts";
+import { type Counts, readJunit, type Report } from "./setup.ts";
 
 const HELP = `deno task test
 deno task test --only unit --only cpu --filter softmax
@@ -51,6 +51,9 @@ deno task test --only unit --only cpu --filter softmax
 /** The suite that runs only where it is asked for. */
 const MATRIX = "deno-dawn-matrix";
 
+/** Lines of a failure that are said again at the end. */
+const MESSAGE_LINES = 30;
+
 type Runtime = "deno" | "bun";
 
 interface Suite {
@@ -61,7 +64,7 @@ interface Suite {
   readonly env: Readonly<Record<string, string>>;
 }
 
-interface Outcome extends Counts {
+interface Outcome extends Report {
   readonly name: string;
   readonly adapter: string;
   readonly seconds: number;
@@ -203,19 +206,19 @@ async function runSuite(
   const { name, runtime, files } = suite;
   const start = performance.now();
   const outcome = (
-    counts: Counts,
+    report: Report,
     note: string,
     missing = false,
     adapter = "",
   ): Outcome => ({
-    ...counts,
+    ...report,
     name,
     adapter,
     note,
     missing,
     seconds: (performance.now() - start) / 1000,
   });
-  const none = { passed: 0, failed: 0, skipped: 0 };
+  const none = { passed: 0, failed: 0, skipped: 0, failures: [] };
   const program = setup.programs.get(runtime);
   if (program === undefined) {
     return outcome(none, setup.absent.get(runtime) ?? "", true);
@@ -276,7 +279,7 @@ async function runSuite(
     copyLines(child.stderr, name),
   ]);
   clearTimeout(timer);
-  let counts = countJunit(await readText(report));
+  let counts = readJunit(await readText(report));
   let note = "";
   const ran = counts.passed + counts.failed;
   if (late) note = `stopped after ${options.limitMin} minutes`;
@@ -320,8 +323,13 @@ function printTable(outcomes: readonly Outcome[]): void {
       ).join("  ").trimEnd(),
     );
   }
-  for (const { name, note, missing } of outcomes) {
+  for (const { name, note, missing, failures } of outcomes) {
     if (note) console.log(`${missing ? "MISSING" : "FAILED"} ${name}: ${note}`);
+    for (const failure of failures) { // the log above may be cut off
+      console.log(`FAILED ${name}: ${failure.name}`);
+      const lines = failure.text.trimEnd().split("\n").slice(0, MESSAGE_LINES);
+      for (const line of lines) console.log(`    ${line.slice(0, 500)}`);
+    }
   }
 }
 

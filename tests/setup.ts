@@ -30,6 +30,17 @@ export interface Counts {
   readonly skipped: number;
 }
 
+/** A test that failed: its name, and what it threw, with the stack. */
+export interface Failure {
+  readonly name: string;
+  readonly text: string;
+}
+
+/** What one JUnit report says. */
+export interface Report extends Counts {
+  readonly failures: readonly Failure[];
+}
+
 /**
  * Reads the enabled binary package sources of one file.
  *
@@ -160,15 +171,39 @@ export function majorVersion(text: string): number | undefined {
   return major === undefined ? undefined : Number(major);
 }
 
-/** Counts the cases of a JUnit report as Deno and Bun write it. */
-export function countJunit(xml: string): Counts {
-  let [passed, failed, skipped] = [0, 0, 0];
+/** Reads a JUnit report as Deno and Bun write it; an empty one has no cases. */
+export function readJunit(xml: string): Report {
+  let [passed, skipped] = [0, 0];
+  const failures: Failure[] = [];
   // Text and attributes escape "<", so a tag is a tag wherever it stands
   for (const piece of xml.split(/<testcase\b/).slice(1)) {
     const body = piece.split("</testcase>")[0]!;
-    if (/<(failure|error)\b/.test(body)) failed++;
-    else if (/<skipped\b/.test(body)) skipped++;
+    const failure = body.match(/<(failure|error)\b[^<]*/)?.[0];
+    if (failure !== undefined) {
+      const name = body.match(/ name="([^"]*)"/)?.[1] ?? "";
+      // ">" may stand in an attribute, a quotation mark not
+      const text = failure.match(/^<\w+(?:[^"<>]|"[^"]*")*>(.*)/s)?.[1] ?? "";
+      failures.push({ name: unescapeXml(name), text: unescapeXml(text) });
+    } else if (/<skipped\b/.test(body)) skipped++;
     else passed++;
   }
-  return { passed, failed, skipped };
+  return { passed, failed: failures.length, skipped, failures };
+}
+
+/** Resolves what XML escapes, with decimal and hexadecimal code points. */
+function unescapeXml(text: string): string {
+  const named: Record<string, string> = {
+    amp: "&",
+    lt: "<",
+    gt: ">",
+    quot: '"',
+    apos: "'",
+  };
+  return text.replace(
+    /&(?:#x([\da-f]+)|#(\d+)|(\w+));/gi,
+    (all, hex?: string, decimal?: string, name?: string) =>
+      name !== undefined
+        ? named[name] ?? all
+        : String.fromCodePoint(parseInt((hex ?? decimal)!, hex ? 16 : 10)),
+  );
 }

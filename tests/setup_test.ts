@@ -2,10 +2,10 @@ import { strict as assert } from "node:assert";
 import { test } from "node:test";
 import {
   backportsSource,
-  countJunit,
   majorVersion,
   osReleaseField,
   parseAptSources,
+  readJunit,
 } from "./setup.ts";
 
 const DEB822 = `Types: deb
@@ -106,22 +106,38 @@ test("osReleaseField() strips quotes and takes the exact name", () => {
   assert.equal(osReleaseField(text, "NAME"), "");
 });
 
-test("countJunit() counts Deno's and Bun's reports, also with tags in messages", () => {
+test("readJunit() reads Deno's and Bun's reports, also with tags in messages", () => {
   const deno = `<testsuites name="deno test" tests="3">
     <testsuite name="a_test.ts" tests="3">
       <testcase name="a &lt; b > c" time="0.001">
       </testcase>
-      <testcase name="bad"><failure message="&lt;testcase x&gt;">E: &lt;skipped/&gt;</failure>
+      <testcase name="bad &quot;x&quot; > y"><failure message="a > &lt;testcase x&gt;">E: &lt;skipped/&gt;
+    at &amp;lt; a_test.ts</failure>
       </testcase>
       <testcase name="s"><skipped/></testcase>
     </testsuite></testsuites>`;
   const bun = `<testsuites name="bun test"><testsuite>
     <testcase name="a" assertions="0" />
     <testcase name="b"><failure type="Error" /></testcase>
+    <testcase name="d"><failure type="Error">E&#10;&#x41;</failure></testcase>
     <testcase name="s"><skipped /></testcase>
     <testcase name="c" assertions="0" />
   </testsuite></testsuites>`;
-  assert.deepEqual(countJunit(deno), { passed: 1, failed: 1, skipped: 1 });
-  assert.deepEqual(countJunit(bun), { passed: 2, failed: 1, skipped: 1 });
-  assert.deepEqual(countJunit(""), { passed: 0, failed: 0, skipped: 0 });
+  assert.deepEqual(readJunit(deno), {
+    passed: 1,
+    failed: 1,
+    skipped: 1,
+    failures: [{
+      name: 'bad "x" > y',
+      text: "E: <skipped/>\n    at &lt; a_test.ts",
+    }],
+  });
+  assert.deepEqual(readJunit(bun), {
+    passed: 2,
+    failed: 2,
+    skipped: 1,
+    failures: [{ name: "b", text: "" }, { name: "d", text: "E\nA" }],
+  });
+  const none = { passed: 0, failed: 0, skipped: 0, failures: [] };
+  assert.deepEqual(readJunit(""), none);
 });
