@@ -1,7 +1,7 @@
 // lock_file: one process at a time, by a file that only one can create.
 // The lock of a process that is gone is taken over; that of another machine is not.
 import { randomUUID } from "node:crypto";
-import { link, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { link, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import process from "node:process";
 
@@ -16,6 +16,9 @@ export interface Lock extends AsyncDisposable {
   /** The file. */
   readonly path: string;
 }
+
+/** Older than this, a file that stands while a lock is put aside has been left behind. */
+const ASIDE_MS = 10_000;
 
 let serial = 0;
 const held = new Set<string>(); // paths that this process holds or asks for
@@ -110,19 +113,30 @@ async function create(
   }
 }
 
-/** Removes the lock of a process that is gone; one that came in its place is put back. */
+/**
+ * Removes the lock of a process that is gone, under a second lock: who has read it
+ * before somebody else did the same would remove the next one's.
+ */
 async function putAside(path: string, text: string): Promise<void> {
-  const aside = `${path}.${randomUUID().slice(0, 8)}`;
+  const aside = `${path}.aside`;
   try {
-    await rename(path, aside);
+    await writeFile(aside, "", { flag: "wx" });
   } catch (error) {
-    if ((error as { code?: string }).code === "ENOENT") return;
-    throw error;
+    if ((error as { code?: string }).code !== "EEXIST") throw error;
+    const since = await stat(aside).then(
+      ({ mtimeMs }) => mtimeMs,
+      () => Infinity,
+    );
+    // Held for two calls: this one's process was killed between them
+    if (Date.now() - since > ASIDE_MS) await rm(aside, { force: true });
+    return;
   }
-  if (await readFile(aside, "utf8") !== text) {
-    await link(aside, path).catch(() => {});
+  try {
+    const now = await readFile(path, "utf8").catch(() => undefined);
+    if (now === text) await rm(path, { force: true });
+  } finally {
+    await rm(aside, { force: true });
   }
-  await rm(aside, { force: true });
 }
 
 /** A lock that a kill cut short has no owner. */

@@ -1,6 +1,6 @@
 import { strict as assert } from "node:assert";
 import { spawn } from "node:child_process";
-import { readdir, writeFile } from "node:fs/promises";
+import { readdir, utimes, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -69,6 +69,15 @@ test("takeLock() refuses what another process or machine holds", async () => {
   assert.deepEqual(await readdir(folder.path), ["lock"]);
 });
 
+test("takeLock() goes past what a process left that was killed while it put a lock aside", async () => {
+  await using folder = await tempFolder({ lock: GONE, "lock.aside": "" });
+  const path = join(folder.path, "lock");
+  await assert.rejects(takeLock(path), /^LockedError: .*keeps coming back$/);
+  await utimes(`${path}.aside`, 0, Date.now() / 1000 - 11);
+  await using _lock = await takeLock(path);
+  assert.deepEqual(await readdir(folder.path), ["lock"]);
+});
+
 test("processes that want one lock at once hold it one at a time", async () => {
   await using folder = await tempFolder({ lock: GONE });
   // Each takes the lock again and again; `inside` can be made by one at a time.
@@ -76,7 +85,8 @@ test("processes that want one lock at once hold it one at a time", async () => {
   await writeFile(
     script,
     `
-import { rm, writeFile } from "node:fs/promises";
+import { rename, rm, writeFile } from "node:fs/promises";
+import process from "node:process";
 import { takeLock } from ${
       JSON.stringify(
         new URL("../../weights/lock_file.ts", import.meta.url).href,
@@ -93,6 +103,13 @@ for (const end = Date.now() + 700; Date.now() < end;) {
   if (!lock) continue;
   await writeFile(inside, "", { flag: "wx" });
   await rm(inside);
+  // Every other time as if it had been killed
+  const left = lock.path + process.pid;
+  await writeFile(left, ${
+      JSON.stringify(GONE)
+    }.replace("}", ',"n":' + times + "}"));
+  if (times % 2) await rm(left);
+  else await rename(left, lock.path);
   await lock[Symbol.asyncDispose]();
   times++;
 }
