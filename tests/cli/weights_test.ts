@@ -1,6 +1,6 @@
 import { strict as assert } from "node:assert";
 import { spawn } from "node:child_process";
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 import { after, before, test } from "node:test";
@@ -253,6 +253,13 @@ async function checkCache(cache: string): Promise<string[]> {
   return names;
 }
 
+/** How much there is of a file that is being downloaded, in bytes; 0 if none is. */
+async function partialSize(cache: string): Promise<number> {
+  const name = (await filesIn(cache)).find((name) => name.endsWith(".partial"));
+  if (name === undefined) return 0;
+  return await stat(join(cache, name)).then(({ size }) => size, () => 0);
+}
+
 for (const signal of ["SIGKILL", "SIGINT"] as const) {
   test(`weights pull: ${signal} in mid-download leaves no wrong file, and the next run goes on`, async () => {
     let onPart: (() => void) | undefined;
@@ -277,10 +284,7 @@ for (const signal of ["SIGKILL", "SIGINT"] as const) {
         });
         const end = onPart;
         sent = half;
-        response.write(
-          body.slice(first, half),
-          () => setTimeout(end, 60 + 120 * Math.random()),
-        );
+        response.write(body.slice(first, half), () => end());
         return true;
       },
     });
@@ -290,6 +294,9 @@ for (const signal of ["SIGKILL", "SIGINT"] as const) {
       onPart = resolve;
       const child = start(cache.path, hub.hub.url);
       await promise;
+      while (await partialSize(cache.path) < sent) {
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
       process.kill(child.pid, signal);
       const { code, err } = await child.ended;
       if (signal === "SIGINT") assert.equal(code, 130, err);
