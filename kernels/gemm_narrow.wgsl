@@ -1,6 +1,7 @@
 // gemm_narrow: gemm_texel for results of at most four columns: the deepest level of a small image, one vector
-// per picture. Each thread holds 8 rows x 4 columns. What reads a and b, and the constants, is in
-// gemm_texel_load.
+// per picture. Each thread holds 8 rows x 4 columns, TALL 16 rows: where A's texels lie along m, threads side by
+// side then read twice as much of it in a row. What reads a and b, and the constants, is in gemm_texel_load.
+override TALL: bool = false;
 
 struct Params {
   M: u32, N: u32, K: u32,
@@ -45,7 +46,8 @@ fn put(at: u32, z: u32, m: u32, value: vec4f) {
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32) {
-  let m0 = (w.x * THREADS + t) * 8u;
+  let height = select(8u, 16u, TALL);
+  let m0 = (w.x * THREADS + t) * height;
   // In texels: to the next of four, to the next four rows, to the next four of k.
   let aNext = select(p.ak, p.am, BY_K) / 4u;
   let aFour = select(1u, p.am, BY_K);
@@ -54,8 +56,8 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
   let bStep = select(1u, p.bk, BY_N);
   let a0 = w.z * p.sa / 4u + m0 / 4u * aFour;
   let b0 = w.z * p.sb / 4u;
-  var c0 = mat4x4f(); var c1 = mat4x4f();
-  var t0 = mat4x4f(); var t1 = mat4x4f();
+  var c0 = mat4x4f(); var c1 = mat4x4f(); var c2 = mat4x4f(); var c3 = mat4x4f();
+  var t0 = mat4x4f(); var t1 = mat4x4f(); var t2 = mat4x4f(); var t3 = mat4x4f();
   let fours = p.K / 4u;
   for (var first = 0u; first < fours; first += p.block) {
     let end = min(first + p.block, fours);
@@ -64,14 +66,23 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
       let x = turned(right(b0 + k * bStep, bNext), !BY_N);
       c0 += times(turned(left(i, aNext), !BY_K), x);
       c1 += times(turned(left(i + aFour, aNext), !BY_K), x);
+      if (TALL) {
+        c2 += times(turned(left(i + 2u * aFour, aNext), !BY_K), x);
+        c3 += times(turned(left(i + 3u * aFour, aNext), !BY_K), x);
+      }
     }
     t0 += c0; c0 = mat4x4f();
     t1 += c1; c1 = mat4x4f();
+    t2 += c2; c2 = mat4x4f();
+    t3 += c3; c3 = mat4x4f();
   }
-  // An array, so that one loop may write all rows: as eight lines it would compile longer than the rest.
-  var rows = array(t0[0], t0[1], t0[2], t0[3], t1[0], t1[1], t1[2], t1[3]);
+  // An array, so that one loop may write all rows: as so many lines it would compile longer than the rest.
+  var rows = array(
+    t0[0], t0[1], t0[2], t0[3], t1[0], t1[1], t1[2], t1[3],
+    t2[0], t2[1], t2[2], t2[3], t3[0], t3[1], t3[2], t3[3],
+  );
   // The same index in all threads: the array is then read at once, not lane by lane.
-  for (var r = 0u; r < 8u; r++) {
+  for (var r = 0u; r < height; r++) {
     let m = m0 + r;
     if (m < p.M) { put(p.oc + w.z * p.sc + m * p.ldc, w.z, m, rows[r]); }
   }

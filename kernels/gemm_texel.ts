@@ -61,6 +61,8 @@ const THREADS = 8;
 const ROWS = 8;
 const COLUMNS = 16;
 const NARROW_COLUMNS = 4;
+/** Rows of a thread for few columns, where so many leave work for two processors. */
+const TALL_ROWS = 16;
 /** Threads that may lie along n; the first is taken where others leave as much without work. */
 const ACROSS = [4, 8, 2, 1];
 /** Longest sum that is added up without blocks, and the blocks of longer ones, in fours. */
@@ -130,12 +132,13 @@ export function gemmTexel({ bind, params }: TexelProduct): void {
   const kernels = narrow ? [NARROW, NARROW_HALF] : [KERNEL, KERNEL_HALF];
   const kernel = kernels[Number(a.type === "f16")]!;
   const most = pieceSizes({ ...params, M: M + gate }, STAGE_SIZE[a.type]);
-  const rows = gate ? ROWS / 2 : ROWS;
   for (let k = 0; k < K; k += most.ks) {
     const ks = Math.min(most.ks, K - k);
     const now = k ? FLAGS.accumulate : flags;
     for (let m = 0; m < M; m += most.ms) {
       const ms = Math.min(most.ms, M - m);
+      const tall = narrow && ms >= 2 * THREADS * TALL_ROWS;
+      const rows = tall ? TALL_ROWS : gate ? ROWS / 2 : ROWS;
       for (let z = 0; z < Z; z += most.zs) {
         const zs = Math.min(most.zs, Z - z);
         const aFirst = oa + z * sa + m * am + k * ak;
@@ -176,7 +179,7 @@ export function gemmTexel({ bind, params }: TexelProduct): void {
             RESIDUAL: now & FLAGS.residual && 1,
             ACCUMULATE: now & FLAGS.accumulate && 1,
             SHIFT: now & FLAGS.shift && 1,
-            ...narrow ? {} : { GATED: Number(gate > 0) },
+            ...narrow ? { TALL: Number(tall) } : { GATED: Number(gate > 0) },
           },
           groups: [
             Math.ceil(ms / (rows * THREADS / across)),
@@ -219,7 +222,10 @@ function pieceSizes(
   if (ak !== 1) ks = Math.min(ks, lines(mostOfA, M, ak, 4));
   if (bn === 1) ks = Math.min(ks, lines(mostOfB, N, bk, 4));
   else if (span([N, bn], [ks, 1]) > mostOfB) ks = 0;
-  const even = N <= COLUMNS ? lines(mostOfA, ks, am, 2 * THREADS * ROWS) : 0;
+  const rows = N <= NARROW_COLUMNS ? [TALL_ROWS, ROWS] : [ROWS];
+  const even = N <= COLUMNS
+    ? rows.map((n) => lines(mostOfA, ks, am, 2 * THREADS * n)).find(Boolean)
+    : 0;
   const ms = ak === 1 ? Math.min(M, even || lines(mostOfA, ks, am, ROWS)) : M;
   const products = (most: number, stride: number, size: number): number =>
     stride ? Math.floor((most - size) / stride) + 1 : Z;
