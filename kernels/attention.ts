@@ -47,7 +47,6 @@ import {
   wholeHeads,
 } from "./heads.ts";
 import { keySums } from "./key_sums.ts";
-import type { KeptLines } from "./pack_lines.ts";
 import { softmaxColumns } from "./softmax.ts";
 
 const SCALE: Kernel = {
@@ -102,8 +101,6 @@ export interface AttentionOptions {
   readonly edit?:
     | ((weights: Tensor, first: number) => void)
     | undefined;
-  /** Of the same keys and values in every call: what kernels make of them is kept there for the next ones. */
-  readonly kept?: KeptLines | undefined;
   /** Most bytes of scores held at once, to test the chunking. */
   readonly chunkBytes?: number;
 }
@@ -236,8 +233,7 @@ function attend(
   { shape, width, queries, keys }: Sizes,
   options: AttentionOptions,
 ): Attended {
-  const { heads, causal = false, probe, kept, chunkBytes = CHUNK_BYTES } =
-    options;
+  const { heads, causal = false, probe, chunkBytes = CHUNK_BYTES } = options;
   const [batch = 1] = shape;
   for (const token of probe ?? []) {
     if (!(Number.isInteger(token) && token >= 0 && token < keys)) {
@@ -292,7 +288,7 @@ function attend(
     !options.edit;
   const texel = fitsFlashTexel(backend, parts, flashShape) && !options.edit;
   if (flash) flashAttention(parts, flashShape, { stats, out });
-  else if (texel) flashTexel(parts, flashShape, { stats, out, kept });
+  else if (texel) flashTexel(parts, flashShape, { stats, out });
   else {
     for (const [first, columns] of chunks) {
       using s = scores(first, columns);
@@ -341,7 +337,7 @@ function attend(
   ): readonly (Tensor | undefined)[] => {
     const grads = gradients(go !== undefined, needs);
     const [dq, dk, dv] = grads.parts;
-    const known = { q, k, v, out, stats, go, h, probed, kept };
+    const known = { q, k, v, out, stats, go, h, probed };
     if (flash) {
       flashAttentionGrad(known, flashShape, grads.parts);
       return grads.tensors;

@@ -19,7 +19,7 @@ import {
 import type { FlashBack, FlashShape } from "./flash_attention.ts";
 import { flashAttentionRef, flashGradRef } from "./flash_attention_ref.ts";
 import { headNames, headParams, type Heads, wholeHeads } from "./heads.ts";
-import { fours, type KeptLines, packLines } from "./pack_lines.ts";
+import { fours, packLines } from "./pack_lines.ts";
 import { constants, each, fill, once } from "./write_wgsl.ts";
 
 /** Dimensions of a head at most: it holds a number of each. */
@@ -40,12 +40,6 @@ const COLUMNS = 32;
 export interface TexelShape extends Omit<FlashShape, "exact"> {
   /** Multiplications of a product of one batch element: what is chosen must not depend on what is beside it. */
   readonly work: number;
-}
-
-/** What may be at hand from an earlier attention. */
-export interface FlashKept {
-  /** Lines of the same keys and values. */
-  readonly kept?: KeptLines | undefined;
 }
 
 /** Whether the kernels can and should run an attention to these keys and values. */
@@ -75,14 +69,11 @@ export function fitsFlashTexel(
 export function flashTexel(
   [q, k, v]: readonly [Heads, Heads, Heads],
   shape: TexelShape,
-  { stats, out, kept }: FlashKept & {
-    readonly stats: Tensor;
-    readonly out: Tensor;
-  },
+  { stats, out }: { readonly stats: Tensor; readonly out: Tensor },
 ): void {
   const { heads, queries, keys, width } = shape;
   const line = fours(keys);
-  using pair = pairOf(k, v, shape, keys, kept);
+  using pair = pairOf(k, v, shape, keys);
   const [key, value] = pair.parts;
   inPieces(
     heads,
@@ -124,7 +115,7 @@ export function fitsFlashTexelGrad(
  * @param grads Written, those that are there; the one on v takes `go`.
  */
 export function flashTexelGrad(
-  { q, k, v, out, stats, go, h, probed, kept }: FlashBack & FlashKept,
+  { q, k, v, out, stats, go, h, probed }: FlashBack,
   shape: TexelShape,
   [dq, dk, dv]: readonly (Heads | undefined)[],
 ): void {
@@ -133,7 +124,7 @@ export function flashTexelGrad(
   const tokens = h && probed ? probed.size : 0;
   using rows = attentionRows({ out, stats, go, h }, heads, tokens);
   using ofQueries = pairOf(q, go ? wholeHeads(go, width) : q, shape, queries);
-  using ofKeys = pairOf(k, v, shape, keys, kept);
+  using ofKeys = pairOf(k, v, shape, keys);
   const run = (
     kind: "queries" | "keys",
     grad: Heads,
@@ -210,13 +201,11 @@ function pairOf(
   y: Heads,
   { heads, width }: TexelShape,
   cells: number,
-  kept?: KeptLines,
 ): Pair {
   if (x.tensor === y.tensor && x.pitch === y.pitch && cells % 4 === 0) {
     return { tensor: x.tensor, parts: [x, y], [Symbol.dispose]() {} };
   }
-  const pack = (): Tensor => packLines(x, y, { heads, width, cells });
-  const tensor = kept ? kept.take(pack) : pack();
+  const tensor = packLines(x, y, { heads, width, cells });
   const part = (first: number): Heads => ({ tensor, pitch: 2 * width, first });
   return {
     tensor,

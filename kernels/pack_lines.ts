@@ -43,22 +43,6 @@ export function packLines(
   return out;
 }
 
-/** Holds what `packLines` made of tensors that attention meets in every pass, such as a prompt's keys and values. */
-export class KeptLines implements Disposable {
-  #lines: Tensor | undefined;
-
-  /** What `make` made in the first call; the caller disposes it, which leaves that here. */
-  take(make: () => Tensor): Tensor {
-    return (this.#lines ??= make()).retain();
-  }
-
-  /** Frees it; the next call makes it anew. */
-  [Symbol.dispose](): void {
-    this.#lines?.dispose();
-    this.#lines = undefined;
-  }
-}
-
 /** The next multiple of 4. */
 export function fours(count: number): number {
   return 4 * Math.ceil(count / 4);

@@ -205,10 +205,9 @@ export function freeConditioning(
 ): void {
   states.dispose();
   added?.dispose();
-  for (const { k, v, kept } of projected?.values() ?? []) {
+  for (const { k, v } of projected?.values() ?? []) {
     k.dispose();
     v.dispose();
-    kept?.[Symbol.dispose]();
   }
 }
 

@@ -10,7 +10,6 @@ import { linearGeglu } from "../kernels/geglu.ts";
 import { groupNorm } from "../kernels/group_norm.ts";
 import { layerNorm } from "../kernels/layer_norm.ts";
 import { linear } from "../kernels/linear.ts";
-import { KeptLines } from "../kernels/pack_lines.ts";
 import { recompute } from "../kernels/recompute.ts";
 import type { Affine, Layer, Parameters } from "./parameters.ts";
 import { into } from "./resnet.ts";
@@ -141,8 +140,6 @@ export interface KeysAndValues {
   readonly k: Tensor;
   /** Like `k`. */
   readonly v: Tensor;
-  /** What kernels made of both, where they are kept for many passes. */
-  readonly kept?: KeptLines | undefined;
 }
 
 /** What cross-attention attends to. */
@@ -156,20 +153,19 @@ export interface TextContext {
   readonly projected?: Map<Attention, KeysAndValues> | undefined;
 }
 
-/** The projections of `states`, of which the caller disposes `k` and `v`. */
+/** The projections of `states`, which the caller disposes. */
 function keysAndValues(
   a: Attention,
   { states, projected }: TextContext,
 ): KeysAndValues {
   const known = projected?.get(a);
-  const made = known ?? {
+  if (known) return { k: known.k.retain(), v: known.v.retain() };
+  const made = {
     k: linear(states, a.k.weight),
     v: linear(states, a.v.weight),
-    kept: projected && new KeptLines(),
   };
-  if (!projected) return made;
-  projected.set(a, made);
-  return { ...made, k: made.k.retain(), v: made.v.retain() };
+  projected?.set(a, { k: made.k.retain(), v: made.v.retain() });
+  return made;
 }
 
 /** Runs attention for the hooks of a site, projects what it gives and adds that to `residual`. */
@@ -217,10 +213,10 @@ export function transformerBlock(
   using x2 = attend(
     (options) => {
       using q = linear(n2, b.cross.q.weight);
-      const { k: keys, v: values, kept } = keysAndValues(b.cross, text);
+      const { k: keys, v: values } = keysAndValues(b.cross, text);
       using k = keys;
       using v = values;
-      return attention(q, k, v, { ...options, kept });
+      return attention(q, k, v, options);
     },
     b.cross.out,
     x1,

@@ -10,7 +10,7 @@ import {
   flashTexelGrad,
 } from "../../kernels/flash_texel.ts";
 import { type Heads, packedHeads, wholeHeads } from "../../kernels/heads.ts";
-import { KeptLines, packLines } from "../../kernels/pack_lines.ts";
+import { packLines } from "../../kernels/pack_lines.ts";
 import { Plan } from "../../kernels/plan.ts";
 import { Tape } from "../../kernels/tape.ts";
 import { assertClose, rand } from "../compare.ts";
@@ -159,36 +159,6 @@ test("the definitions of flash_texel are those of attention", async () => {
       assertClose(found[i]!, knownGrads[i]!, bound, `gradient ${i}`);
     }
   }
-});
-
-test("attention packs the lines of kept keys and values once, there and back", () => {
-  using plan = new Plan();
-  let packed = 0;
-  const dispatch = plan.dispatch.bind(plan);
-  plan.dispatch = (kernel, what) => {
-    packed += Number(kernel.name === "pack_lines");
-    dispatch(kernel, what);
-  };
-  const run = (kept?: KeptLines): number => {
-    packed = 0;
-    using q = plan.alloc([1, 32, 64]);
-    using k = plan.alloc([1, 32, 77]);
-    using v = plan.alloc([1, 32, 77]);
-    using tape = new Tape(plan, [q]);
-    const [out] = tape.run(() => [attention(q, k, v, { heads: 2, kept }).out]);
-    using result = out!;
-    for (const grad of tape.backward([[result, result]])) grad.dispose();
-    return packed;
-  };
-  assert.equal(run(), 3); // of keys and values each way, of queries and what came back
-  assert.equal(plan.memory.liveBytes, 0);
-  const kept = new KeptLines();
-  assert.deepEqual([run(kept), run(kept)], [2, 1]);
-  assert.equal(plan.memory.liveBytes, 4 * 2 * 2 * 16 * 80);
-  kept[Symbol.dispose]();
-  assert.equal(plan.memory.liveBytes, 0);
-  assert.equal(run(kept), 2); // made anew
-  kept[Symbol.dispose]();
 });
 
 test("packLines() puts lines of two tensors side by side, up to fours", async () => {
