@@ -369,25 +369,11 @@ if (KERNELS !== "gpu") {
 
   test("gemm() takes the texel kernel by itself where it pays, and refuses what it cannot run", async () => {
     const backend = await testBackend();
-    using plan = new Plan();
-    const product = (size: readonly [number, number, number]) => {
-      const [M, N, K] = size;
-      using a = plan.alloc([M, K]);
-      using b = plan.alloc([K, N]);
-      using c = plan.alloc([M, N]);
-      gemm(
-        size,
-        { tensor: a, stride: K },
-        { tensor: b, stride: N },
-        { tensor: c, stride: N },
-      );
-      return plan.kernels.at(-1)!.kernel.name;
-    };
-    assert.equal(product([16, 64, 64]), "gemm_vec4");
-    assert.equal(product([96, 256, 96]), "gemm_texel");
-    assert.equal(product([1280, 4, 1280]), "gemm_narrow");
-    assert.equal(product([1280, 1, 1280]), "gemm_narrow");
-    assert.equal(product([1280, 3, 1280]), "gemm"); // its rows are no fours
+    assert.deepEqual(kernelsOf([16, 64, 64]), ["gemm_vec4"]);
+    assert.deepEqual(kernelsOf([96, 256, 96]), ["gemm_texel"]);
+    assert.deepEqual(kernelsOf([1280, 4, 1280]), ["gemm_narrow"]);
+    assert.deepEqual(kernelsOf([1280, 1, 1280]), ["gemm_narrow"]);
+    assert.deepEqual(kernelsOf([1280, 3, 1280]), ["gemm"]); // its rows are no fours
     using x = backend.alloc([64, 64]);
     using y = backend.alloc([64, 64]);
     assert.throws(
@@ -480,21 +466,26 @@ test("gemm() refuses empty sizes and matrices that do not fit", async () => {
 });
 
 test("gemm() takes few columns through texels earlier, but not where a batch has a say in how many", () => {
-  using plan = new Plan();
-  const names = (work?: number): string[] => {
-    const first = plan.kernels.length;
-    using a = plan.alloc([1184, 128]);
-    using b = plan.alloc([128, 1]);
-    using c = plan.alloc([1184, 1]);
-    gemm(
-      [1184, 1, 128],
-      { tensor: a, stride: 128 },
-      { tensor: b, stride: 1 },
-      { tensor: c, stride: 1 },
-      work === undefined ? {} : { work },
-    );
-    return plan.kernels.slice(first).map(({ kernel }) => kernel.name);
-  };
-  assert.deepEqual(names(), ["gemm_narrow"]);
-  assert.deepEqual(names(1184 * 128), ["gemm"]);
+  assert.deepEqual(kernelsOf([1184, 1, 128]), ["gemm_narrow"]);
+  assert.deepEqual(kernelsOf([1184, 1, 128], { work: 1184 * 128 }), ["gemm"]);
 });
+
+/** Names of the kernels that a product of two whole matrices takes. */
+function kernelsOf(
+  size: readonly [number, number, number],
+  options: GemmOptions = {},
+): string[] {
+  const [M, N, K] = size;
+  using plan = new Plan();
+  using a = plan.alloc([M, K]);
+  using b = plan.alloc([K, N]);
+  using c = plan.alloc([M, N]);
+  gemm(
+    size,
+    { tensor: a, stride: K },
+    { tensor: b, stride: N },
+    { tensor: c, stride: N },
+    options,
+  );
+  return plan.kernels.map(({ kernel }) => kernel.name);
+}
