@@ -294,7 +294,9 @@ for (const signal of ["SIGKILL", "SIGINT"] as const) {
       onPart = resolve;
       const child = start(cache.path, hub.hub.url);
       await promise;
-      while (await partialSize(cache.path) < sent) {
+      let over = false; // a child that ends by itself is not waited for
+      child.ended.then(() => over = true);
+      while (!over && await partialSize(cache.path) < sent) {
         await new Promise((resolve) => setTimeout(resolve, 5));
       }
       process.kill(child.pid, signal);
