@@ -296,6 +296,7 @@ export {
 export {
   loadUnet,
   type Stage,
+  timestepWave,
   type Unet,
   unetForward,
   type UnetHooks,
@@ -310,6 +311,9 @@ export {
   type EnergyGradient,
   energyGradient,
   type EnergyRequest,
+  type GradientOptions,
+  type GradientPass,
+  gradientPass,
 } from "./pipeline/unet_grad.ts";
 export {
   type Coder,
@@ -492,6 +496,7 @@ export {
   type StorageType,
   Tensor,
   type Vjp,
+  type Work,
 } from "./kernels/backend.ts";
 export {
   chooseFamily,

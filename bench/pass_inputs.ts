@@ -1,7 +1,10 @@
 /** What UNet passes are measured on: one latent, one prompt's states, two phrases with boxes. */
-import type { Tensor } from "../kernels/backend.ts";
+import type { Tensor, Work } from "../kernels/backend.ts";
 import { LANGEVIN_STATE } from "../kernels/langevin.ts";
-import { repeatedConditioning } from "../pipeline/conditioning.ts";
+import {
+  type Conditioning,
+  repeatedConditioning,
+} from "../pipeline/conditioning.ts";
 import {
   ENERGY_DEFAULTS,
   LayoutEnergy,
@@ -13,8 +16,8 @@ import {
   winwinlay,
   WINWINLAY_DEFAULTS,
 } from "../pipeline/guidance/winwinlay.ts";
-import { type Unet, unetForward } from "../pipeline/unet.ts";
-import { type EnergyGradient, energyGradient } from "../pipeline/unet_grad.ts";
+import { timestepWave, type Unet, unetForward } from "../pipeline/unet.ts";
+import { type EnergyGradient, gradientPass } from "../pipeline/unet_grad.ts";
 import { rand } from "../tests/compare.ts";
 
 /** Train timestep of the passes. */
@@ -29,7 +32,7 @@ export const SUBJECTS: readonly Subject[] = [
   { name: "right", tokens: [6, 7], boxes: [[0.55, 0.1, 0.95, 0.7]] },
 ];
 
-/** Inputs on a backend, and the passes over them. */
+/** Inputs on a backend, and the passes over them, recorded once as the sampler's are. */
 export interface PassInputs extends Disposable {
   /** `[1, 4, side, side]`. */
   readonly z: Tensor;
@@ -76,17 +79,31 @@ export function passInputs(unet: Unet, side: number): PassInputs {
     ),
     { rho: () => RHO },
   );
-  const gradient = (): Promise<EnergyGradient> =>
-    energyGradient(unet, z, TIMESTEP, text, { energy, at });
+  const pass = gradientPass(unet, text, { energy });
+  const gradient = (): Promise<EnergyGradient> => pass(z, TIMESTEP, at);
+  const plain = backend.repeated(([z, wave]) => [
+    unetForward(unet, z!, wave!, text),
+  ]);
+  const both = backend.repeated(([two, wave]) => [
+    unetForward(unet, two!, wave!, prompts),
+  ]);
+  const run = (
+    work: Work,
+    latent: Tensor,
+    conditioning: Conditioning,
+  ): void => {
+    using wave = timestepWave(unet, TIMESTEP, conditioning);
+    for (const x of work([latent, wave])) x.dispose();
+  };
   return {
     z,
     states,
     gradient,
     plain() {
-      unetForward(unet, z, TIMESTEP, text).dispose();
+      run(plain, z, text);
     },
     both() {
-      unetForward(unet, two, TIMESTEP, prompts).dispose();
+      run(both, two, prompts);
     },
     async guided() {
       const { output, grad, terms } = await gradient();

@@ -124,6 +124,9 @@ export type KernelFamily = "software" | "gpu";
 /** Left and right matrices have a stage each. */
 export type StageName = "a" | "b";
 
+/** Makes new tensors of its inputs. */
+export type Work = (inputs: readonly Tensor[]) => readonly Tensor[];
+
 /** A place where tensors live and kernels run. */
 export interface Backend extends Disposable {
   /** `webgpu` runs WGSL, `cpu` runs the references, `plan` runs nothing and counts bytes. */
@@ -166,6 +169,14 @@ export interface Backend extends Disposable {
   copy(from: Tensor, to: Tensor, range: CopyRange): void;
   /** Records one kernel run. */
   dispatch(kernel: Kernel, what: Dispatch): void;
+  /**
+   * The same work, to be done many times. A device records the runs of `work` and repeats them for as long as
+   * all their buffers are free to be used so; else `work` runs as it is. Both give the same.
+   *
+   * @param work May depend on the numbers in its inputs and in tensors from outside, and on nothing else that
+   *   changes. Frees what it makes, but for what it returns, and nothing else. What it uploads is constant.
+   */
+  repeated(work: Work): Work;
   /** Submits what has been recorded. Never waits. */
   flush(): void;
   /** Waits for the device and copies tensors out, all in one wait. */

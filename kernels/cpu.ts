@@ -15,6 +15,7 @@ import {
   sizeOf,
   type StorageType,
   Tensor,
+  type Work,
 } from "./backend.ts";
 import { halfToNumber } from "./half.ts";
 import type { MatrixUnits } from "./matrix_units.ts";
@@ -125,6 +126,11 @@ export class Cpu implements Backend {
   /** See `Backend`. */
   prepare(): Promise<void> {
     return Promise.resolve();
+  }
+
+  /** See `Backend`. */
+  repeated(work: Work): Work {
+    return work;
   }
 
   /** See `Backend`. */

@@ -6,8 +6,8 @@ import { layoutEnergyRef } from "./layout_energy_ref.ts";
 const KERNEL: Kernel = {
   name: "layout_energy",
   wgsl,
-  bindings: "rrrrww",
-  params: ["tokens", "cells", "rho:f"],
+  bindings: "rrrrrww",
+  params: ["tokens", "cells"],
   ref: layoutEnergyRef,
 };
 
@@ -25,8 +25,8 @@ export interface EnergyTables {
 
 /** Options of `layoutEnergy`. */
 export interface LayoutEnergyOptions {
-  /** Weight of the prior. */
-  readonly rho: number;
+  /** Weight of the prior, `[1]`: a tensor, since it falls from step to step and nothing else of a pass does. */
+  readonly rho: Tensor;
   /** KL(tau, a) instead of KL(a, tau). Default false. */
   readonly reverse?: boolean;
 }
@@ -52,12 +52,14 @@ export function layoutEnergy(
     );
   }
   expectSize(tables.rows, 4 * tokens, "layout_energy");
+  const { rho } = options;
+  expectSize(rho, 1, "layout_energy");
   const backend = logA.backend;
   const h = backend.alloc(logA.shape);
   const terms = backend.alloc([heads * tokens, 3]);
   backend.dispatch(KERNEL, {
-    bind: [logA, tables.mask, tables.logTau, tables.rows, h, terms],
-    params: { count: heads * tokens, tokens, cells, rho: options.rho },
+    bind: [logA, tables.mask, tables.logTau, tables.rows, rho, h, terms],
+    params: { count: heads * tokens, tokens, cells },
     constants: {
       REVERSE: Number(options.reverse ?? false),
       MOST_PRIORS: Math.max(1, tables.mostPriors),

@@ -8,14 +8,15 @@
 override WG: u32 = 64u;
 override REVERSE: bool = false;
 override MOST_PRIORS: u32 = 1u; // at least the priors of any row
-struct Params { tokens: u32, cells: u32, rho: f32 }
+struct Params { tokens: u32, cells: u32 }
 @group(0) @binding(0) var<storage, read> logA: array<f32>;
 @group(0) @binding(1) var<storage, read> mask: array<f32>; // [regions, cells], 0 to 1
 @group(0) @binding(2) var<storage, read> logTau: array<f32>; // [priors, cells], below -1e30 outside S
 @group(0) @binding(3) var<storage, read> rows: array<f32>; // [tokens, 4]: region, first prior, priors, weight
-@group(0) @binding(4) var<storage, read_write> h: array<f32>; // like logA
-@group(0) @binding(5) var<storage, read_write> terms: array<f32>; // [heads * tokens, 3]: aef, nap, f
-@group(0) @binding(6) var<uniform> p: Params;
+@group(0) @binding(4) var<storage, read> rho: array<f32>; // [1]
+@group(0) @binding(5) var<storage, read_write> h: array<f32>; // like logA
+@group(0) @binding(6) var<storage, read_write> terms: array<f32>; // [heads * tokens, 3]: aef, nap, f
+@group(0) @binding(7) var<uniform> p: Params;
 var<workgroup> part: array<vec2f, WG>;
 
 // Every thread adds up all parts: two barriers instead of two per halving, which compile far faster
@@ -65,9 +66,9 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
   }
 
   var nap = 0.0;
-  // The number of priors comes from a storage buffer: fixed bound, empty turns past the end.
+  // The number of priors and rho come from storage buffers: fixed bound, empty turns past the end.
   for (var j = 0u; j < MOST_PRIORS; j++) {
-    let used = j < priors && p.rho != 0.0;
+    let used = j < priors && rho[0] != 0.0;
     let prior = select(0u, firstPrior + j, used) * p.cells;
     var peak = -3.4e38;
     if (used) {
@@ -96,7 +97,7 @@ fn main(@builtin(workgroup_id) w: vec3u, @builtin(local_invocation_index) t: u32
     let kl = total(t, mine).x;
     if (used) {
       nap += kl / f32(priors);
-      let factor = weight * p.rho / f32(priors);
+      let factor = weight * rho[0] / f32(priors);
       for (var u = t; u < p.cells; u += WG) {
         let tau = logTau[prior + u];
         if (tau > -1e30) {

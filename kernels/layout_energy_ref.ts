@@ -1,13 +1,14 @@
 /** Float64 definition of `layout_energy`, on probabilities as the papers print it. */
 import type { Params } from "./backend.ts";
 
-/** Bindings logA, mask, logTau, rows, h, terms; see `layout_energy.wgsl`. */
+/** Bindings logA, mask, logTau, rows, rho, h, terms; see `layout_energy.wgsl`. */
 export function layoutEnergyRef(
   bind: readonly Float64Array[],
   p: Params,
   { REVERSE = 0 }: Params,
 ): void {
-  const [logA, mask, logTau, rows, h, terms] = bind as Float64Array[] as [
+  const [logA, mask, logTau, rows, [rho = 0], h, terms] = bind as [
+    Float64Array,
     Float64Array,
     Float64Array,
     Float64Array,
@@ -15,7 +16,7 @@ export function layoutEnergyRef(
     Float64Array,
     Float64Array,
   ];
-  const { count = 0, tokens = 1, cells = 1, rho = 0 } = p;
+  const { count = 0, tokens = 1, cells = 1 } = p;
   for (let r = 0; r < count; r++) {
     const start = r * cells;
     const [region = 0, firstPrior = 0, priors = 0, weight = 0] = rows.subarray(

@@ -20,6 +20,7 @@ import {
   type StorageType,
   storedBytes,
   Tensor,
+  type Work,
 } from "./backend.ts";
 import type { MatrixUnits } from "./matrix_units.ts";
 import { checkTensorBytes, Pool, Stages } from "./pool.ts";
@@ -146,6 +147,19 @@ export class Plan implements Backend {
   /** See `Backend`. */
   prepare(): Promise<void> {
     return Promise.resolve();
+  }
+
+  /** See `Backend`. */
+  repeated(work: Work): Work {
+    return (inputs) => {
+      if (this.tape || this.#pool.repeating) return work(inputs);
+      return this.#pool.repeat(() => {
+        const own = inputs.map(({ shape }) => this.alloc(shape));
+        const results = work(own);
+        for (const x of own) x.dispose();
+        return results;
+      });
+    };
   }
 
   /** See `Backend`. */

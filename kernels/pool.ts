@@ -54,11 +54,27 @@ export function checkTensorBytes(
   }
 }
 
-/** A pool of buffers by size. */
+/** A free buffer. */
+interface Idle<B> {
+  readonly buffer: B;
+  readonly id: number;
+}
+
+/**
+ * A pool of buffers by size.
+ *
+ * Work that is repeated has buffers for itself, so that it finds the same ones free each time, in whatever
+ * order tensors come and go outside. What needs one outside and finds none takes one of these for good.
+ */
 export class Pool<B> {
   readonly #maker: BufferMaker<B>;
-  readonly #free = new Map<number, { buffer: B; id: number }[]>();
+  readonly #outside = new Map<number, Idle<B>[]>();
+  readonly #inside = new Map<number, Idle<B>[]>();
   readonly #ids = new Map<B, number>();
+  /** Where free buffers are, and those in use will be. */
+  readonly #homes = new Map<B, Map<number, Idle<B>[]>>();
+  readonly #idle = new Set<B>();
+  #home = this.#outside;
   #lastId = 0;
   #live = 0;
   #peak = 0;
@@ -114,26 +130,30 @@ export class Pool<B> {
     return this.#ids.get(buffer) ?? 0;
   }
 
+  /** Whether the work that runs now is one that is repeated. */
+  get repeating(): boolean {
+    return this.#home === this.#inside;
+  }
+
+  /** Runs work that is repeated. */
+  repeat<T>(work: () => T): T {
+    this.#home = this.#inside;
+    try {
+      return work();
+    } finally {
+      this.#home = this.#outside;
+    }
+  }
+
   /**
    * A buffer for `bytes`: the oldest free one of the next size that is not much larger, so that equal
    * steps get equal buffers whatever came before them; else a new one.
    */
   take(bytes: number): Taken<B> {
     const least = bufferBytes(bytes);
-    let size = Infinity;
-    for (const [at, list] of this.#free) {
-      if (list.length && at >= least && at < size) size = at;
-    }
-    let taken: Taken<B>;
-    if (size <= least * ROOMY) {
-      const list = this.#free.get(size)!;
-      let oldest = 0;
-      for (let i = 1; i < list.length; i++) {
-        if (list[i]!.id < list[oldest]!.id) oldest = i;
-      }
-      taken = { buffer: list.splice(oldest, 1)[0]!.buffer, bytes: size };
-      this.#pooled -= size;
-    } else {
+    let taken = this.#takeFrom(this.#home, least);
+    if (!this.repeating) taken ??= this.#takeFrom(this.#inside, least);
+    if (!taken) {
       // Larger than any before: another stage begins, which the buffers of the last one do not serve.
       if (least > this.#largest) {
         this.trim();
@@ -142,10 +162,50 @@ export class Pool<B> {
       taken = { buffer: this.#maker.create(least), bytes: least };
       this.#ids.set(taken.buffer, ++this.#lastId);
     }
+    this.#homes.set(taken.buffer, this.#home);
     this.#live += taken.bytes;
     this.#peak = Math.max(this.#peak, this.#live);
     this.#peakReserved = Math.max(this.#peakReserved, this.reserved);
     return taken;
+  }
+
+  #takeFrom(
+    free: ReadonlyMap<number, Idle<B>[]>,
+    least: number,
+  ): Taken<B> | undefined {
+    let size = Infinity;
+    for (const [at, list] of free) {
+      if (list.length && at >= least && at < size) size = at;
+    }
+    if (size > least * ROOMY) return undefined;
+    const list = free.get(size)!;
+    let oldest = 0;
+    for (let i = 1; i < list.length; i++) {
+      if (list[i]!.id < list[oldest]!.id) oldest = i;
+    }
+    return this.#remove(list, oldest, size);
+  }
+
+  #remove(list: Idle<B>[], index: number, bytes: number): Taken<B> {
+    const { buffer } = list.splice(index, 1)[0]!;
+    this.#idle.delete(buffer);
+    this.#pooled -= bytes;
+    return { buffer, bytes };
+  }
+
+  /** Whether a buffer is free. */
+  has(buffer: B): boolean {
+    return this.#idle.has(buffer);
+  }
+
+  /** Takes buffers that are free, and counts `mostBytes` that were in use for a while, theirs included. */
+  claim(taken: readonly Taken<B>[], mostBytes: number): void {
+    this.#peak = Math.max(this.#peak, this.#live + mostBytes);
+    for (const { buffer, bytes } of taken) {
+      const list = this.#homes.get(buffer)!.get(bytes)!;
+      this.#remove(list, list.findIndex((x) => x.buffer === buffer), bytes);
+      this.#live += bytes;
+    }
   }
 
   /** Gives a buffer back to the pool. */
@@ -157,10 +217,12 @@ export class Pool<B> {
       return;
     }
     this.#pooled += bytes;
-    const list = this.#free.get(bytes);
+    this.#idle.add(buffer);
+    const home = this.#homes.get(buffer)!;
+    const list = home.get(bytes);
     const entry = { buffer, id: this.id(buffer) };
     if (list) list.push(entry);
-    else this.#free.set(bytes, [entry]);
+    else home.set(bytes, [entry]);
   }
 
   /** Counts bytes that are taken from the device beside the buffers; negative ones are given back. */
@@ -174,10 +236,10 @@ export class Pool<B> {
     this.#largest = 0;
     if (this.#pooled === 0) return;
     this.#maker.beforeTrim();
-    for (const list of this.#free.values()) {
-      for (const { buffer } of list) this.#destroy(buffer);
-    }
-    this.#free.clear();
+    for (const buffer of this.#idle) this.#destroy(buffer);
+    this.#idle.clear();
+    this.#outside.clear();
+    this.#inside.clear();
     this.#pooled = 0;
   }
 
@@ -189,6 +251,7 @@ export class Pool<B> {
 
   #destroy(buffer: B): void {
     this.#ids.delete(buffer);
+    this.#homes.delete(buffer);
     this.#maker.destroy(buffer);
   }
 }

@@ -81,8 +81,13 @@ export class StageTextures {
     }
   }
 
-  /** See `Backend.stage`; nothing is copied that is there already. */
-  fill(name: StageName, from: Tensor, first: number, count: number): void {
+  /** The copy that `Backend.stage` needs; none of what is there already. */
+  fill(
+    name: StageName,
+    from: Tensor,
+    first: number,
+    count: number,
+  ): (() => void) | undefined {
     const most = STAGE_SIZE[from.type];
     if (count > most) {
       throw new RangeError(
@@ -98,30 +103,37 @@ export class StageTextures {
     if (
       held?.buffer === buffer && held.first === first && held.count >= count
     ) {
-      return;
+      return undefined;
     }
     this.#staged.set(key, { buffer, first, count });
     const texels = Math.ceil(count / 4);
     const rows = Math.floor(texels / STAGE_ROW.used);
-    const encoder = this.#host.encoder();
     // Whole rows, then what is left.
-    for (
-      const [y, width, height] of [
-        [0, STAGE_ROW.used, rows],
-        [rows, texels % STAGE_ROW.used, 1],
-      ] as const
-    ) {
-      if (!(width && height)) continue;
-      encoder.copyBufferToTexture(
-        {
-          buffer,
-          offset: bytes * (first + 4 * STAGE_ROW.used * y),
-          bytesPerRow: 4 * bytes * STAGE_ROW.used,
-        },
-        { texture, origin: [0, y] },
-        [width, height],
-      );
-    }
+    const parts = ([
+      [0, STAGE_ROW.used, rows],
+      [rows, texels % STAGE_ROW.used, 1],
+    ] as const).filter(([, width, height]) => width && height).map((
+      [y, width, height],
+    ) => ({
+      source: {
+        buffer,
+        offset: bytes * (first + 4 * STAGE_ROW.used * y),
+        bytesPerRow: 4 * bytes * STAGE_ROW.used,
+      },
+      target: { texture, origin: [0, y] },
+      size: [width, height],
+    }));
+    return () => {
+      const encoder = this.#host.encoder();
+      for (const { source, target, size } of parts) {
+        encoder.copyBufferToTexture(source, target, size);
+      }
+    };
+  }
+
+  /** All copies are old. */
+  forgetAll(): void {
+    this.#staged.clear();
   }
 
   /** A buffer gets new numbers: copies of it are old. */

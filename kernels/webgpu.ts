@@ -30,6 +30,7 @@ import {
   type StorageType,
   storedBytes,
   Tensor,
+  type Work,
 } from "./backend.ts";
 import { Compilers } from "./compilers.ts";
 import { DeviceLostError, DeviceMemoryError } from "./errors.ts";
@@ -41,6 +42,7 @@ import {
 } from "./matrix_units.ts";
 import { type Compiled, Pipelines } from "./pipelines.ts";
 import { checkTensorBytes, Pool } from "./pool.ts";
+import { Recording } from "./recording.ts";
 import { StageTextures } from "./stage_textures.ts";
 
 const UNIFORM_STEP = 256; // minUniformBufferOffsetAlignment's default
@@ -48,6 +50,14 @@ const UNIFORM_SLOTS = 2048;
 /** Runs that are submitted together: a GPU computes while the next ones are recorded; a processor has to do both. */
 const SUBMITTED = { software: UNIFORM_SLOTS, gpu: 128 } as const;
 const WRITTEN_BYTES = 32 * 2 ** 20; // staged by the runtime until something is submitted
+
+/** One kernel run, ready to be recorded. */
+interface Run {
+  readonly pipeline: GPUComputePipeline;
+  readonly group: GPUBindGroup;
+  readonly buffers: readonly GPUBuffer[];
+  readonly groups: Dispatch["groups"];
+}
 
 /** Runs the WGSL of the kernels. */
 export class WebGpu implements Backend {
@@ -81,11 +91,15 @@ export class WebGpu implements Backend {
   readonly #uniforms: GPUBuffer;
   readonly #uniformBytes = new ArrayBuffer(UNIFORM_STEP * UNIFORM_SLOTS);
   readonly #uniformView = new DataView(this.#uniformBytes);
+  readonly #uniformArray = new Uint8Array(this.#uniformBytes);
   readonly #lost = new AbortController();
   #slot = 0;
   #written = 0;
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
+  #recording: Recording<GPUBuffer> | undefined;
+  /** How often buffers or textures that may be bound have been let go. */
+  #era = 0;
   #error: Error | undefined;
 
   private constructor(
@@ -106,6 +120,7 @@ export class WebGpu implements Backend {
     this.maxTensorBytes = Math.min(maxStorageBufferBindingSize, maxBufferSize);
     const letGo = (): void => {
       this.flush();
+      this.#era++;
       this.#groups.clear(); // they hold on to buffers and textures
     };
     this.#pool = new Pool({
@@ -191,6 +206,7 @@ export class WebGpu implements Backend {
     const size = storedBytes(shape, type);
     checkTensorBytes(shape, size, this.maxTensorBytes);
     const { buffer, bytes } = this.#pool.take(size);
+    this.#recording?.took(buffer, bytes);
     return new Tensor(this, [...shape], buffer, bytes, type);
   }
 
@@ -233,6 +249,19 @@ export class WebGpu implements Backend {
   #put(tensor: Tensor, bytes: Float32Array | Uint16Array, first = 0): void {
     if (bytes.length === 0) return; // Deno's writeBuffer panics
     const buffer = tensor.storage as GPUBuffer;
+    const recording = this.#recording;
+    if (recording?.made(tensor)) {
+      const constant = bytes.slice();
+      recording.runs.push(() => this.#enqueue(buffer, constant, first));
+    } else recording?.spoil();
+    this.#enqueue(buffer, bytes, first);
+  }
+
+  #enqueue(
+    buffer: GPUBuffer,
+    bytes: Float32Array | Uint16Array,
+    first: number,
+  ): void {
     this.#stages.forget(buffer);
     // writeBuffer happens before what is recorded but not submitted.
     if (this.#touched.has(buffer)) this.flush();
@@ -293,8 +322,13 @@ export class WebGpu implements Backend {
 
   /** See `Backend`. */
   stage(name: StageName, from: Tensor, first: number, count: number): void {
-    this.#stages.fill(name, from, first, count);
-    this.#touched.add(from.storage as GPUBuffer);
+    const fill = this.#stages.fill(name, from, first, count);
+    if (!fill) return;
+    const buffer = from.storage as GPUBuffer;
+    this.#do([from], () => {
+      fill();
+      this.#touched.add(buffer);
+    });
   }
 
   /** See `Backend`. */
@@ -303,14 +337,32 @@ export class WebGpu implements Backend {
     const source = from.storage as GPUBuffer;
     const target = to.storage as GPUBuffer;
     this.#stages.forget(target);
+    const { first, at, count } = range;
+    this.#do([from, to], () => this.#copy(source, target, first, at, count));
+  }
+
+  #copy(
+    from: GPUBuffer,
+    to: GPUBuffer,
+    first: number,
+    at: number,
+    count: number,
+  ): void {
     this.#outsidePass().copyBufferToBuffer(
-      source,
-      4 * range.first,
-      target,
-      4 * range.at,
-      4 * range.count,
+      from,
+      4 * first,
+      to,
+      4 * at,
+      4 * count,
     );
-    this.#touched.add(source).add(target);
+    this.#touched.add(from).add(to);
+  }
+
+  /** Does something, now and whenever what is being recorded is repeated. */
+  #do(tensors: readonly Tensor[], run: () => void): void {
+    this.#recording?.uses(tensors);
+    this.#recording?.runs.push(run);
+    run();
   }
 
   /** The encoder, where copies may go. */
@@ -332,8 +384,7 @@ export class WebGpu implements Backend {
     }
     checkGroups(kernel.name, groups);
     const pipeline = this.#pipelines.get(kernel, constants);
-    if (this.#slot === SUBMITTED[this.family]) this.flush();
-    const offset = UNIFORM_STEP * this.#slot++;
+    const offset = this.#takeSlot();
     let at = offset;
     for (const [field, float] of this.#pipelines.params(kernel)) {
       const value = params[field];
@@ -349,15 +400,94 @@ export class WebGpu implements Backend {
     expectAlive(kernel, bind);
     const buffers = bind.map((x) => x.storage as GPUBuffer);
     for (let i = 0; i < buffers.length; i++) {
-      this.#touched.add(buffers[i]!);
       if (kernel.bindings[i] === "w") this.#stages.forget(buffers[i]!);
     }
     const group = this.#group(kernel.bindings, buffers);
+    const run = { pipeline, group, buffers, groups };
+    if (this.#recording) {
+      const params = new Uint8Array(this.#uniformBytes.slice(offset, at));
+      this.#recording.uses(bind);
+      this.#recording.runs.push(() => {
+        const slot = this.#takeSlot();
+        this.#uniformArray.set(params, slot);
+        this.#encode(run, slot);
+      });
+    }
+    this.#encode(run, offset);
+  }
+
+  /** Where the params of the next run lie among the uniforms, in bytes. */
+  #takeSlot(): number {
+    if (this.#slot === SUBMITTED[this.family]) this.flush();
+    return UNIFORM_STEP * this.#slot++;
+  }
+
+  #encode({ pipeline, group, buffers, groups }: Run, offset: number): void {
+    for (const buffer of buffers) this.#touched.add(buffer);
     this.#encoder ??= this.#device.createCommandEncoder();
     this.#pass ??= this.#encoder.beginComputePass();
     this.#pass.setPipeline(pipeline);
     this.#pass.setBindGroup(0, group, [offset]);
     this.#pass.dispatchWorkgroups(...groups);
+  }
+
+  /** See `Backend`. */
+  repeated(work: Work): Work {
+    let known: Recording<GPUBuffer> | undefined;
+    return (inputs) => {
+      if (this.tape || this.#pool.repeating) return work(inputs);
+      for (const x of inputs) expectReadable(x);
+      return this.#pool.repeat(() => {
+        if (known?.era === this.#era && known.fits(inputs, this.#pool)) {
+          return this.#repeat(known, inputs);
+        }
+        const { recording, results } = this.#record(work, inputs);
+        known = recording;
+        return results;
+      });
+    };
+  }
+
+  #record(work: Work, inputs: readonly Tensor[]): {
+    recording: Recording<GPUBuffer> | undefined;
+    results: readonly Tensor[];
+  } {
+    const recording = new Recording<GPUBuffer>(this.#era);
+    this.#recording = recording;
+    this.#stages.forgetAll(); // it has to fill them by itself
+    const own: Tensor[] = [];
+    try {
+      for (const x of inputs) {
+        const copy = this.alloc(x.shape);
+        own.push(copy);
+        this.#copyInput(x, copy.storage as GPUBuffer);
+      }
+      const results = work(own);
+      for (const x of own.splice(0)) x.dispose();
+      const whole = recording.end(inputs, results) &&
+        recording.era === this.#era;
+      return { recording: whole ? recording : undefined, results };
+    } finally {
+      this.#recording = undefined;
+      for (const x of own) x.dispose();
+    }
+  }
+
+  #repeat(
+    { runs, inputs: own, results, mostBytes }: Recording<GPUBuffer>,
+    inputs: readonly Tensor[],
+  ): readonly Tensor[] {
+    this.#pool.claim(results, mostBytes);
+    inputs.forEach((x, i) => this.#copyInput(x, own[i]!));
+    for (const run of runs) run();
+    this.#stages.forgetAll();
+    return results.map(({ shape, buffer, bytes, type }) =>
+      new Tensor(this, shape, buffer, bytes, type)
+    );
+  }
+
+  #copyInput(from: Tensor, to: GPUBuffer): void {
+    this.#copy(from.storage as GPUBuffer, to, 0, 0, from.size);
   }
 
   /** See `Backend`. */
@@ -444,6 +574,7 @@ export class WebGpu implements Backend {
 
   /** See `Backend`. */
   release(storage: unknown, bytes: number): void {
+    this.#recording?.gave(storage);
     this.#pool.give(storage as GPUBuffer, bytes);
   }
 

@@ -125,6 +125,8 @@ export class LayoutEnergy implements Disposable {
   readonly #image: readonly [number, number];
   readonly #tables = new Map<string, EnergyTables>();
   readonly #runs: readonly number[];
+  readonly #rho: Tensor;
+  #weight = 0;
   #gate: readonly boolean[];
 
   /**
@@ -152,6 +154,7 @@ export class LayoutEnergy implements Disposable {
     this.#image = image;
     this.probe = this.#subjects.flatMap((s) => s.tokens);
     this.#runs = this.#subjects.map((s) => s.tokens.length);
+    this.#rho = backend.upload([this.#weight], [1]);
     this.#gate = subjects.map(() => true);
   }
 
@@ -184,14 +187,22 @@ export class LayoutEnergy implements Disposable {
     return logMean(perToken, 2, this.#runs);
   }
 
+  /** Sets the weight of the prior, where the next evaluations find it on the backend. */
+  weigh(rho: number): void {
+    if (rho === this.#weight) return;
+    this.#weight = rho;
+    this.backend.write(this.#rho, Float64Array.of(rho));
+  }
+
   /** Energy terms of a reduced map and their gradient on it. The caller disposes both. */
   evaluate(map: Tensor, rho: number): EvaluatedMap {
+    this.weigh(rho);
     const [, heads = 0, , height = 0, width = 0] = map.shape;
     const tables = this.#tablesFor(heads, height, width);
     return {
       map,
       ...layoutEnergy(map, tables, {
-        rho,
+        rho: this.#rho,
         reverse: this.#options.divergence === "reverse",
       }),
     };
@@ -307,6 +318,7 @@ export class LayoutEnergy implements Disposable {
 
   /** Frees masks and priors. */
   [Symbol.dispose](): void {
+    this.#rho.dispose();
     this.#clear();
   }
 }

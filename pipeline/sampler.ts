@@ -21,8 +21,13 @@ import type {
 import type { NoiseSource } from "./noise.ts";
 import type { Scheduler } from "./scheduler.ts";
 import { schedulerStep } from "./scheduler_step.ts";
-import { type Unet, unetForward, type UnetHooks } from "./unet.ts";
-import { energyGradient } from "./unet_grad.ts";
+import {
+  timestepWave,
+  type Unet,
+  unetForward,
+  type UnetHooks,
+} from "./unet.ts";
+import { type GradientPass, gradientPass } from "./unet_grad.ts";
 
 /** One inner iteration, for people and tests. */
 export interface InnerReport extends EnergyReport {
@@ -124,6 +129,12 @@ export async function sample(
     1,
     LANGEVIN_STATE,
   ]);
+  const denoise = denoisePass(unet, options, both);
+  const gradient = options.guide && gradientPass(unet, cond, {
+    energy: options.guide.energy,
+    recompute: options.recompute,
+    output: method!.score === "cond" || method!.score === "cfg",
+  });
   let z = noise.initial(shape);
   let previous: Tensor | undefined;
   try {
@@ -134,8 +145,10 @@ export async function sample(
     for (const [step, timestep] of timesteps.entries()) {
       const inner: InnerReport[] = [];
       const refine = async (at: number): Promise<void> => {
+        if (!gradient) return;
         inner.push(
           ...await refineLatent(unet, options, {
+            gradient,
             z,
             set: (next) => z = next,
             at,
@@ -147,13 +160,7 @@ export async function sample(
       if (method?.placement === "before_step") await refine(step);
 
       options.signal?.throwIfAborted();
-      const { outputs, terms, maps } = denoise(
-        unet,
-        options,
-        z,
-        step,
-        both,
-      );
+      const { outputs, terms, maps } = denoise(z, step);
       const { next, clean } = schedulerStep(z, scheduler.coefficients(step), {
         outputs,
         guidanceScale,
@@ -211,7 +218,8 @@ export async function sample(
 async function refineLatent(
   unet: Unet,
   options: SampleOptions,
-  { z, set, at, step, state }: {
+  { gradient: pass, z, set, at, step, state }: {
+    gradient: GradientPass;
     z: Tensor;
     set: (z: Tensor) => void;
     at: number;
@@ -233,14 +241,11 @@ async function refineLatent(
     const point = { step, steps, iteration };
     if (energy.goOn?.(point) === false) break;
     signal?.throwIfAborted();
-    const pass = await energyGradient(unet, z, timestep, options.cond, {
-      energy,
-      at: point,
-      recompute: options.recompute,
-      output: method.score === "cond" || method.score === "cfg",
-    }, { signal });
-    using grad = pass.grad;
-    using output = scoreOutput(unet, options, pass.output, z, timestep);
+    const { terms, report, ...made } = await pass(z, timestep, point, {
+      signal,
+    });
+    using grad = made.grad;
+    using output = scoreOutput(unet, options, made.output, z, timestep);
     using eps = method.score === "none"
       ? output.retain()
       : noiseOf(output, z, alphaBar, scheduler.prediction);
@@ -255,60 +260,89 @@ async function refineLatent(
     using _before = z; // freed with this iteration; `set` hands the next one over
     z = next;
     set(next);
-    const numbers = await readOnce(unet.backend, pass.terms, [state], options); // the wait of this pass
+    const numbers = await readOnce(unet.backend, terms, [state], options); // the wait of this pass
     const [, grad2 = 0, , , nu = 0, xi = 0] = numbers.pop()!;
     const gradient = Math.sqrt(grad2);
-    const report = { ...pass.report(numbers), gradient, nu, xi };
+    const energies = report(numbers);
     options.onPass?.();
-    if (!Number.isFinite(report.energy) || !Number.isFinite(gradient)) {
+    if (!Number.isFinite(energies.energy) || !Number.isFinite(gradient)) {
       throw new Error(
         `Cannot guide step ${step + 1}, iteration ${
           iteration + 1
-        }: energy and gradient must be finite: current ${report.energy}, |gradient| ${gradient}`,
+        }: energy and gradient must be finite: current ${energies.energy}, |gradient| ${gradient}`,
       );
     }
-    reports.push(report);
+    reports.push({ ...energies, gradient, nu, xi });
   }
   return reports;
+}
+
+/** What a denoising pass gives. */
+interface Denoised {
+  /** Unconditional and conditional. */
+  readonly outputs: Tensor;
+  /** Share terms per measured site. */
+  readonly terms: readonly Tensor[];
+  /** Attention maps per measured site, where asked for. */
+  readonly maps: readonly Tensor[];
 }
 
 /**
  * Both branches of classifier-free guidance, in one pass if `both` is given, else one after the other;
  * and the share terms and attention maps of the conditional one.
  */
-function denoise(
+function denoisePass(
   unet: Unet,
   { measure, guide, scheduler, cond, uncond, attention }: SampleOptions,
-  z: Tensor,
-  step: number,
   both: Conditioning | undefined,
-): { outputs: Tensor; terms: Tensor[]; maps: Tensor[] } {
-  const timestep = scheduler.timesteps[step]!;
-  const terms: Tensor[] = [];
-  const maps: Tensor[] = [];
-  const edit = guide?.edit;
-  const edits: UnetHooks = edit ? { edit: (site) => edit.at(site, step) } : {};
-  const hooks: UnetHooks = {
-    ...edits,
-    probe: (site) => measure?.sites.includes(site) ? measure.probe : undefined,
-    onProbe: (_, logProbs) => {
-      using all = logProbs;
-      const one = sliceBatch(all, all.shape[0]! - 1, 1);
-      if (attention) maps.push(measure!.mapsOf(one));
-      using map = measure!.reduce(one);
-      const evaluated = measure!.evaluate(map, 0);
-      evaluated.h.dispose();
-      terms.push(evaluated.terms);
-    },
+): (z: Tensor, step: number) => Denoised {
+  const branches = (z: Tensor, wave: Tensor, edits: UnetHooks): Denoised => {
+    const terms: Tensor[] = [];
+    const maps: Tensor[] = [];
+    const hooks: UnetHooks = {
+      ...edits,
+      probe: (site) =>
+        measure?.sites.includes(site) ? measure.probe : undefined,
+      onProbe: (_, logProbs) => {
+        using all = logProbs;
+        const one = sliceBatch(all, all.shape[0]! - 1, 1);
+        if (attention) maps.push(measure!.mapsOf(one));
+        using map = measure!.reduce(one);
+        const evaluated = measure!.evaluate(map, 0);
+        evaluated.h.dispose();
+        terms.push(evaluated.terms);
+      },
+    };
+    if (both) {
+      using pair = stackBatch([z, z]);
+      return {
+        outputs: unetForward(unet, pair, wave, both, hooks),
+        terms,
+        maps,
+      };
+    }
+    using u = unetForward(unet, z, wave, uncond, edits);
+    using c = unetForward(unet, z, wave, cond, hooks);
+    return { outputs: stackBatch([u, c]), terms, maps };
   };
-  if (both) {
-    using pair = stackBatch([z, z]);
-    const outputs = unetForward(unet, pair, timestep, both, hooks);
-    return { outputs, terms, maps };
-  }
-  using u = unetForward(unet, z, timestep, uncond, edits);
-  using c = unetForward(unet, z, timestep, cond, hooks);
-  return { outputs: stackBatch([u, c]), terms, maps };
+  const again = unet.backend.repeated(([z, wave]) => {
+    const { outputs, terms, maps } = branches(z!, wave!, {});
+    return [outputs, ...terms, ...maps];
+  });
+  const sites = measure?.sites.length ?? 0;
+  const edit = guide?.edit;
+  return (z, step) => {
+    using wave = timestepWave(unet, scheduler.timesteps[step]!, both ?? cond);
+    if (edit) { // other runs in each step
+      return branches(z, wave, { edit: (site) => edit.at(site, step) });
+    }
+    const [outputs, ...others] = again([z, wave]);
+    return {
+      outputs: outputs!,
+      terms: others.slice(0, sites),
+      maps: others.slice(sites),
+    };
+  };
 }
 
 /** Reads tensors that are not needed any more, whatever comes of it, and others after them. */

@@ -196,24 +196,47 @@ export interface UnetHooks extends ProbeHooks {
 }
 
 /**
+ * What a pass is told of its timestep.
+ *
+ * @param timestep Train timestep, 0 to 999, the same for the batch.
+ * @param conditioning That of the pass.
+ * @returns `[batch, channels, 1]`, the sinusoid of the timestep; batch 1 where the conditioning adds nothing.
+ */
+export function timestepWave(
+  { backend, config }: Unet,
+  timestep: number,
+  { added }: Pick<Conditioning, "added">,
+): Tensor {
+  const first = config.channels[0]!;
+  const batch = added?.shape[0] ?? 1;
+  const one = sinusoid(timestep, first, config);
+  const waves = new Float32Array(batch * first);
+  for (let b = 0; b < batch; b++) waves.set(one, b * first);
+  return backend.upload(waves, [batch, first, 1]);
+}
+
+/**
  * One pass.
  *
  * @param latent `[batch, 4, height, width]`, any grid of at least one cell.
- * @param timestep Train timestep, 0 to 999, the same for the batch.
+ * @param timestep Train timestep, 0 to 999, the same for the batch; or its `timestepWave`, which is not consumed.
  * @param conditioning Text states, and what SDXL adds, for the same batch.
  * @returns The model's output (noise for epsilon models), like `latent`; empty if the pass ends early.
  */
 export function unetForward(
   unet: Unet,
   latent: Tensor,
-  timestep: number,
+  timestep: number | Tensor,
   conditioning: Conditioning,
   hooks: UnetHooks = {},
 ): Tensor {
   const { backend } = unet;
+  using wave = typeof timestep === "number"
+    ? timestepWave(unet, timestep, conditioning)
+    : timestep.retain();
   backend.halfProducts = true; // UNets are published to run in 16 bits
   try {
-    return forward(unet, latent, timestep, conditioning, hooks);
+    return forward(unet, latent, wave, conditioning, hooks);
   } finally {
     backend.halfProducts = false;
   }
@@ -222,7 +245,7 @@ export function unetForward(
 function forward(
   unet: Unet,
   latent: Tensor,
-  timestep: number,
+  wave: Tensor,
   conditioning: Conditioning,
   hooks: UnetHooks,
 ): Tensor {
@@ -232,7 +255,7 @@ function forward(
     hooks.onStage?.(name, value);
     return value;
   };
-  using embedding = timeEmbedding(unet, timestep, conditioning, hooks);
+  using embedding = timeEmbedding(unet, wave, conditioning, hooks);
   using time = activation(embedding, "silu"); // every resnet starts with it
   using shifts = timeShifts(unet.shifts, time);
 
@@ -299,11 +322,11 @@ function forward(
 /** `[1, time, 1]`, or with SDXL's additions `[batch, time, 1]`. */
 function timeEmbedding(
   unet: Unet,
-  timestep: number,
+  wave: Tensor,
   { added }: Conditioning,
   { onStage }: UnetHooks,
 ): Tensor {
-  const { backend, config, time1, time2 } = unet;
+  const { time1, time2 } = unet;
   if (!unet.added !== !added) {
     throw new RangeError(
       `Cannot run the UNet: pooled text and sizes must be given to SDXL, and to no other: current conditioning has ${
@@ -311,12 +334,6 @@ function timeEmbedding(
       }`,
     );
   }
-  const first = config.channels[0]!;
-  const batch = added?.shape[0] ?? 1;
-  const one = sinusoid(timestep, first, config);
-  const waves = new Float32Array(batch * first);
-  for (let b = 0; b < batch; b++) waves.set(one, b * first);
-  using wave = backend.upload(waves, [batch, first, 1]);
   const embedding = mlp(time1, time2, wave);
   onStage?.("time_embedding", embedding);
   if (!unet.added || !added) return embedding;

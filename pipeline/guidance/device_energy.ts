@@ -1,6 +1,12 @@
-/** `LayoutEnergy` as the energy of a method: all of it on the device, with no wait of its own. */
+/** `LayoutEnergy` as the energy of a method: all of it on the device, with no wait of its own unless subjects stop. */
+import type { Tensor } from "../../kernels/backend.ts";
 import type { EvaluatedMap, LayoutEnergy } from "../energy.ts";
-import type { Energy, EnergyReport, GuidancePoint } from "./method.ts";
+import type {
+  Energy,
+  EnergyReport,
+  EvaluatedEnergy,
+  GuidancePoint,
+} from "./method.ts";
 
 /** What a method decides about the energy while it runs. */
 export interface DeviceEnergyOptions {
@@ -20,34 +26,51 @@ export function deviceEnergy(
   { rho, floor, goOn }: DeviceEnergyOptions,
 ): Energy {
   let last: EnergyReport | undefined;
+  let weight = 0;
+  const prepare = (at: GuidancePoint): void => {
+    weight = rho(at);
+    layout.weigh(weight);
+  };
+  const evaluated = (maps: readonly Tensor[]): EvaluatedMap[] =>
+    maps.map((map) => layout.evaluate(map, weight));
+  const given = (made: readonly EvaluatedMap[]): EvaluatedEnergy => ({
+    seeds: made.map((e) => [e.map, e.h] as const),
+    terms: made.map((e) => e.terms),
+    report: (terms) => last = { ...layout.report(terms, weight), rho: weight },
+  });
   return {
     probes: new Map(layout.sites.map((site) => [site, layout.probe])),
     reduce: (logProbs) => layout.reduce(logProbs),
-    async evaluate(maps, at, options) {
-      const weight = rho(at);
-      let evaluated = maps.map((map) => layout.evaluate(map, weight));
-      if (floor !== undefined) {
-        const terms = evaluated.map((e) => e.terms);
-        let numbers;
-        try {
-          numbers = await layout.backend.read(terms, options);
-        } catch (error) {
-          free(evaluated);
-          throw error;
-        }
-        const { subjects } = layout.report(numbers, weight);
-        if (layout.gate(subjects.map((s) => s.aef >= floor))) {
-          free(evaluated);
-          evaluated = maps.map((map) => layout.evaluate(map, weight));
-        }
+    ...(floor === undefined
+      ? {
+        prepare,
+        evaluate: (maps, at) => {
+          prepare(at);
+          return given(evaluated(maps));
+        },
       }
-      return {
-        seeds: evaluated.map((e) => [e.map, e.h] as const),
-        terms: evaluated.map((e) => e.terms),
-        report: (terms) =>
-          last = { ...layout.report(terms, weight), rho: weight },
-      };
-    },
+      : {
+        async evaluate(maps, at, options) {
+          prepare(at);
+          const made = evaluated(maps);
+          let numbers;
+          try {
+            numbers = await layout.backend.read(
+              made.map((e) => e.terms),
+              options,
+            );
+          } catch (error) {
+            free(made);
+            throw error;
+          }
+          const { subjects } = layout.report(numbers, weight);
+          if (!layout.gate(subjects.map((s) => s.aef >= floor))) {
+            return given(made);
+          }
+          free(made);
+          return given(evaluated(maps));
+        },
+      }),
     ...(goOn ? { goOn: (at: GuidancePoint) => goOn(at, last) } : {}),
     [Symbol.dispose]: () => layout[Symbol.dispose](),
   };

@@ -78,6 +78,11 @@ export interface Energy extends Disposable {
     at: GuidancePoint,
     options?: { readonly signal?: AbortSignal | undefined },
   ): EvaluatedEnergy | Promise<EvaluatedEnergy>;
+  /**
+   * Hands the device what depends on the point. With it, `evaluate` gives no promise, and runs the same kernels
+   * whatever the point: its report is that of the last `prepare`. Left out by energies that wait for the device.
+   */
+  prepare?(at: GuidancePoint): void;
   /** Whether to go on; asked before each pass. Left out: always. */
   goOn?(at: GuidancePoint): boolean;
 }

@@ -98,9 +98,12 @@ async function checkEnergy(c: Case): Promise<void> {
   // Exponentials of up to 2 scale below the highest, sums of cells / 64 numbers a thread and a tree.
   const share = ((3 + 2 * scale) * 2 + 6 + Math.sqrt(cells / 64)) * U;
   const op = {
-    inputs: [logA, mask, logTau, rows],
+    inputs: [logA, mask, logTau, rows, {
+      data: Float32Array.of(c.rho),
+      shape: [1],
+    }],
     forward: (
-      ...[logA, mask, logTau, rows]: Parameters<typeof layoutEnergy>[0][]
+      ...[logA, mask, logTau, rows, rho]: Parameters<typeof layoutEnergy>[0][]
     ) => {
       const tables = {
         mask: mask!,
@@ -108,8 +111,8 @@ async function checkEnergy(c: Case): Promise<void> {
         rows: rows!,
         mostPriors: Math.max(...c.rows.map(([, , priors]) => priors)),
       };
-      const { rho, reverse = false } = c;
-      const { h, terms } = layoutEnergy(logA!, tables, { rho, reverse });
+      const { reverse = false } = c;
+      const { h, terms } = layoutEnergy(logA!, tables, { rho: rho!, reverse });
       return [terms, h];
     },
   };
@@ -194,16 +197,21 @@ test("layoutEnergy() refuses what does not fit", async () => {
     using batch = make(2, 2, 1, 4);
     using flat = make(1, 2, 1);
     using tokens = make(1, 2, 3, 4);
+    using rho = make(1);
     const tables = { mask, logTau: mask, rows, mostPriors: 1 };
     const refused = (run: () => unknown, message: RegExp) =>
       assert.throws(run, { name: "RangeError", message });
     refused(
-      () => layoutEnergy(batch, tables, { rho: 1 }),
+      () => layoutEnergy(batch, tables, { rho }),
       /must be \[1, heads/,
     );
-    refused(() => layoutEnergy(flat, tables, { rho: 1 }), /must be \[1, heads/);
-    refused(() => layoutEnergy(tokens, tables, { rho: 1 }), /hold 12 numbers/);
-    const { h, terms } = layoutEnergy(logA, tables, { rho: 1 });
+    refused(() => layoutEnergy(flat, tables, { rho }), /must be \[1, heads/);
+    refused(() => layoutEnergy(tokens, tables, { rho }), /hold 12 numbers/);
+    refused(
+      () => layoutEnergy(logA, tables, { rho: mask }),
+      /hold 1 numbers/,
+    );
+    const { h, terms } = layoutEnergy(logA, tables, { rho });
     h.dispose();
     terms.dispose();
   }

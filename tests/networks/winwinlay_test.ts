@@ -67,10 +67,11 @@ async function energyOf(
   using mask = backend.upload(inBox, [1, map.length]);
   using logTau = backend.upload(tau, [1, map.length]);
   using rows = backend.upload([0, 0, 1, weight], [1, 4]);
+  using priorWeight = backend.upload([rho], [1]);
   const { h, terms } = layoutEnergy(
     logA,
     { mask, logTau, rows, mostPriors: 1 },
-    { rho },
+    { rho: priorWeight },
   );
   const [values, numbers] = await backend.read([h, terms]);
   h.dispose();
@@ -310,10 +311,11 @@ test("layoutEnergy() stays finite where probabilities underflow", async () => {
     4,
   ]);
   using rows = backend.upload([0, 0, 1, 1], [1, 4]);
+  using rho = backend.upload([1], [1]);
   const { h, terms } = layoutEnergy(
     logA,
     { mask, logTau, rows, mostPriors: 1 },
-    { rho: 1 },
+    { rho },
   );
   const [values, [aef = 0, nap = 0] = []] = await backend.read([h, terms]);
   h.dispose();
