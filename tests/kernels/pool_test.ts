@@ -50,6 +50,25 @@ test("Pool gives equal steps equal buffers", () => {
   assert.deepEqual(step(), step());
 });
 
+test("Pool keeps buffers for repeated work, which takes none of the others'", () => {
+  const { pool: p, made } = pool();
+  const own = p.repeat(() => p.take(1000));
+  p.give(own.buffer, own.bytes);
+  assert.equal(p.repeat(() => p.take(1000)).buffer, own.buffer);
+  p.give(own.buffer, own.bytes);
+  // Memory is not left unused for it.
+  const outside = p.take(1000);
+  assert.equal(outside.buffer, own.buffer);
+  p.give(outside.buffer, outside.bytes);
+  const other = p.repeat(() => p.take(1000));
+  assert.notEqual(other.buffer, outside.buffer);
+  assert.deepEqual(made, [1024, 1024]);
+  assert.deepEqual([p.has(outside.buffer), p.has(other.buffer)], [true, false]);
+  p.give(other.buffer, other.bytes);
+  p.claim([outside, other], 5000);
+  assert.deepEqual([p.live, p.peak, p.reserved], [2048, 5000, 2048]);
+});
+
 test("Pool counts bytes in use and bytes taken, and their peaks", () => {
   const { pool: p, gone } = pool();
   const a = p.take(1), b = p.take(1024);
