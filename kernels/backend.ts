@@ -288,15 +288,18 @@ export function channelMajor(
   return [batch, channels, sizeOf(space)];
 }
 
+/** Whether two shapes are the same. */
+export function sameShape(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((size, i) => size === b[i]);
+}
+
 /** Throws unless a tensor has the wanted shape. */
 export function expectShape(
   x: Tensor,
   shape: readonly number[],
   what: string,
 ): void {
-  if (
-    x.shape.length !== shape.length || x.shape.some((s, i) => s !== shape[i])
-  ) {
+  if (!sameShape(x.shape, shape)) {
     throw new RangeError(
       `Cannot run ${what}: shape must be [${shape}]: current shape is [${x.shape}]`,
     );

@@ -1,5 +1,5 @@
 /** What a device was told to do, to be told again without working it out anew. */
-import type { StorageType, Tensor } from "./backend.ts";
+import { sameShape, type StorageType, type Tensor } from "./backend.ts";
 import type { Taken } from "./pool.ts";
 
 /** A tensor that the work made and handed out. */
@@ -25,18 +25,18 @@ export class Recording<B> {
   readonly #own = new Set<B>();
   #bytes = 0;
   #most = 0;
-  #shapes: readonly (readonly number[])[] = [];
+  #inputs: readonly Tensor[] = [];
   #results: readonly Result<B>[] = [];
   #spoilt = false;
 
-  /** Starts with no run. The tensors that are made first are its copies of the inputs. */
+  /** Starts with no run. */
   constructor(era: number) {
     this.era = era;
   }
 
   /** Where the inputs are copied to. */
   get inputs(): readonly B[] {
-    return [...this.#own].slice(0, this.#shapes.length);
+    return this.#inputs.map((x) => x.storage as B);
   }
 
   /** Most bytes that were in use at once, results included. */
@@ -82,9 +82,14 @@ export class Recording<B> {
     }
   }
 
-  /** Ends the recording. Returns whether it may be repeated. */
+  /**
+   * Ends the recording. Returns whether it may be repeated.
+   *
+   * @param inputs The copies that the work read, freed by now.
+   * @param results What it returned.
+   */
   end(inputs: readonly Tensor[], results: readonly Tensor[]): boolean {
-    this.#shapes = inputs.map((x) => x.shape);
+    this.#inputs = inputs;
     this.#results = results.map(({ shape, storage, bytes, type }) => ({
       shape,
       buffer: storage as B,
@@ -103,12 +108,8 @@ export class Recording<B> {
     inputs: readonly Tensor[],
     pool: { has(buffer: B): boolean },
   ): boolean {
-    const alike = inputs.length === this.#shapes.length &&
-      inputs.every(({ shape }, i) => {
-        const own = this.#shapes[i]!;
-        return shape.length === own.length &&
-          shape.every((size, axis) => size === own[axis]);
-      });
+    const alike = inputs.length === this.#inputs.length &&
+      inputs.every((x, i) => sameShape(x.shape, this.#inputs[i]!.shape));
     if (!alike) return false;
     for (const x of this.#outer) if (x.disposed) return false;
     for (const buffer of this.#own) if (!pool.has(buffer)) return false;

@@ -463,8 +463,9 @@ export class WebGpu implements Backend {
         this.#copyInput(x, copy.storage as GPUBuffer);
       }
       const results = work(own);
-      for (const x of own.splice(0)) x.dispose();
-      const whole = recording.end(inputs, results) &&
+      const copies = own.splice(0);
+      for (const x of copies) x.dispose();
+      const whole = recording.end(copies, results) &&
         recording.era === this.#era;
       return { recording: whole ? recording : undefined, results };
     } finally {
