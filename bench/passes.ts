@@ -4,8 +4,8 @@
  * site, Langevin update) of one.
  *
  * A pass's matrix products are counted on a plan; the largest of them are run again alone, each with the copies
- * of its matrices that it needs, in the same rounds as the passes, which gives the rate that the pass could have
- * if nothing else took time.
+ * of its matrices that it needs and some times in a row, which gives the rate that the pass could have if nothing
+ * else took time. What is compared is measured side by side, round by round: machines have faster and slower minutes.
  */
 import type { Backend, StorageType } from "../kernels/backend.ts";
 import type { WeightSource } from "../pipeline/weight_source.ts";
@@ -22,7 +22,7 @@ import {
 } from "./report.ts";
 import { passInputs } from "./pass_inputs.ts";
 import type { AdapterRates } from "./rates.ts";
-import { dominant, replay, type Work, WorkPlan } from "./work.ts";
+import { dominant, type Product, replay, type Work, WorkPlan } from "./work.ts";
 
 /** A UNet that is measured. */
 export interface PassModel {
@@ -46,7 +46,7 @@ export interface ProductRate {
   readonly count: number;
   /** Its part of the pass's operations. */
   readonly share: number;
-  /** A sample per round. */
+  /** By samples of its own. */
   readonly gflops: readonly number[];
 }
 
@@ -67,8 +67,8 @@ export interface PassResult {
   readonly seconds: readonly number[];
   /** Its largest products. */
   readonly products: readonly ProductRate[];
-  /** Seconds of its products at the rates that they have alone, over the seconds of the pass. */
-  readonly gemmShare: number;
+  /** Seconds that all its products take at the rate of those alone; a sample per round, beside the pass's. */
+  readonly productSeconds: readonly number[];
 }
 
 /** A model's passes. */
@@ -83,8 +83,10 @@ export interface PassReport {
 
 /** How long to measure. */
 export interface PassOptions {
-  /** Samples. */
+  /** Samples of passes. */
   readonly rounds: number;
+  /** Samples of single products. */
+  readonly productRounds: number;
   /** Seconds of a sample at least; a pass that takes longer is a sample by itself. */
   readonly sampleSeconds: number;
   /** Told how far it is. */
@@ -93,6 +95,8 @@ export interface PassOptions {
 
 /** Of a pass's operations, so much is covered by the products that are run alone. */
 const COVERED = 0.8;
+/** Runs in a row of a product, at least, times how often the pass has it. */
+const IN_A_ROW = 4;
 /** Products that the Markdown shows of each pass; JSON has those that were run. */
 const PRINTED = 6;
 
@@ -100,7 +104,7 @@ const PRINTED = 6;
 export async function benchPasses(
   backend: Backend,
   { name, source, weights, side }: PassModel,
-  { rounds, sampleSeconds, say = () => {} }: PassOptions,
+  { rounds, productRounds, sampleSeconds, say = () => {} }: PassOptions,
 ): Promise<PassReport> {
   using unet = await loadUnet(backend, source, { storage: weights });
   using plan = new WorkPlan(Infinity, backend.family, backend.matrix);
@@ -121,77 +125,118 @@ export async function benchPasses(
     inputs.plain();
     inputs.both();
   }
-  const jobs: {
-    readonly kind: keyof typeof KINDS;
-    readonly work: Work;
-    readonly time: (times: number) => Promise<number>;
-    readonly runs: number;
-    readonly seconds: number[];
-  }[] = [];
-  for (const kind of ["plain", "both", "guided"] as const) {
-    const time = timer(backend, device[kind]);
-    const work = await plan.count(counted[kind]);
-    const runs = await runsPerSample(time, sampleSeconds);
-    jobs.push({ kind, work, time, runs, seconds: [] });
-    say(`  ${kind} pass: ${(work.flops / 1e9).toFixed(1)} GFLOP`);
-  }
-  const alone = new Map<
-    string,
-    {
-      readonly flops: number;
-      readonly runs: number;
-      readonly time: (times: number) => Promise<number>;
-      readonly dispose: () => void;
-      readonly gflops: number[];
-    }
-  >();
+  const alone = new Map<string, Alone>();
+  const jobs: Job[] = [];
   try {
-    for (const { work } of jobs) {
-      for (const product of dominant(work, COVERED)) {
+    for (const kind of ["plain", "both", "guided"] as const) {
+      const work = await plan.count(counted[kind]);
+      say(`  ${kind} pass: ${(work.flops / 1e9).toFixed(1)} GFLOP`);
+      const products = dominant(work, COVERED);
+      for (const product of products) {
         if (alone.has(product.key)) continue;
-        const { run, dispose } = replay(backend, product);
-        const time = timer(backend, run);
+        const replayed = replay(backend, product);
+        const time = timer(backend, replayed.run);
         const runs = await runsPerSample(time, sampleSeconds);
-        const { flops } = product;
-        alone.set(product.key, { flops, runs, time, dispose, gflops: [] });
+        alone.set(product.key, { ...replayed, time, runs, gflops: [] });
       }
+      const inARow = (): void => {
+        for (const { key, count } of products) {
+          const { run } = alone.get(key)!;
+          for (let i = 0; i < IN_A_ROW * count; i++) run();
+        }
+      };
+      const covered = products.reduce((sum, p) => sum + p.count * p.flops, 0);
+      const pass = timer(backend, device[kind]);
+      const some = timer(backend, inARow);
+      jobs.push({
+        kind,
+        work,
+        products,
+        pass: { time: pass, runs: await runsPerSample(pass, sampleSeconds) },
+        some: { time: some, runs: await runsPerSample(some, sampleSeconds) },
+        // What is not covered is taken to run as fast as what is.
+        perRun: work.flops / covered / IN_A_ROW,
+        seconds: [],
+        productSeconds: [],
+      });
     }
     for (let round = 0; round < rounds; round++) {
-      say(`  round ${round + 1}, ${alone.size} products`);
-      for (const { time, runs, seconds } of jobs) {
-        seconds.push(await time(runs) / runs);
+      say(`  round ${round + 1} of passes`);
+      for (const job of jobs) {
+        const { pass, some, perRun, seconds, productSeconds } = job;
+        const samples = [
+          async () => seconds.push(await sample(pass)),
+          async () => productSeconds.push(perRun * await sample(some)),
+        ];
+        // What comes first may have the worse place.
+        for (const take of round % 2 ? samples.reverse() : samples) {
+          await take();
+        }
       }
-      for (const { flops, runs, time, gflops } of alone.values()) {
-        gflops.push(runs * flops / await time(runs) / 1e9);
+    }
+    for (let round = 0; round < productRounds; round++) {
+      say(`  round ${round + 1} of ${alone.size} products`);
+      for (const [key, product] of alone) {
+        const { flops } = jobs.flatMap((job) => job.products).find((p) =>
+          p.key === key
+        )!;
+        product.gflops.push(flops / await sample(product) / 1e9);
       }
     }
   } finally {
     for (const { dispose } of alone.values()) dispose();
   }
-  const passes = jobs.map(({ kind, work, seconds }): PassResult => {
-    const products = dominant(work, COVERED).map((product): ProductRate => ({
-      name: product.name,
-      count: product.count,
-      share: product.count * product.flops / work.flops,
-      gflops: alone.get(product.key)!.gflops,
-    }));
-    const covered = products.reduce((sum, { share }) => sum + share, 0);
-    // What is not covered is taken to run as fast as what is.
-    const best = products.reduce(
-      (sum, { share, gflops }) =>
-        sum + share / covered * work.flops / median(gflops) / 1e9,
-      0,
-    );
+  const passes = jobs.map((
+    { kind, work, products, seconds, productSeconds },
+  ): PassResult => {
     const { products: _, ...rest } = work;
     return {
       kind,
       work: rest,
       seconds,
-      products,
-      gemmShare: best / median(seconds),
+      productSeconds,
+      products: products.map(({ key, name, count, flops }): ProductRate => ({
+        name,
+        count,
+        share: count * flops / work.flops,
+        gflops: alone.get(key)!.gflops,
+      })),
     };
   });
   return { name: `${name}, latent ${side}x${side}`, weights, passes };
+}
+
+/** What is timed, and how often in a row. */
+interface Timed {
+  readonly time: (times: number) => Promise<number>;
+  readonly runs: number;
+}
+
+/** A product that is run by itself. */
+interface Alone extends Timed, ReturnType<typeof replay> {
+  readonly gflops: number[];
+}
+
+/** A kind of pass that is measured. */
+interface Job {
+  readonly kind: keyof typeof KINDS;
+  readonly work: Work;
+  readonly products: readonly Product[];
+  readonly pass: Timed;
+  readonly some: Timed;
+  /** From seconds of a run of some products to those of all that a pass has. */
+  readonly perRun: number;
+  readonly seconds: number[];
+  readonly productSeconds: number[];
+}
+
+async function sample({ time, runs }: Timed): Promise<number> {
+  return await time(runs) / runs;
+}
+
+/** Of what belongs together, the median ratio. */
+function ratio(a: readonly number[], b: readonly number[]): number {
+  return median(a.map((x, i) => x / b[i]!));
 }
 
 /** Seconds and rates of all passes. */
@@ -200,7 +245,8 @@ export function passTable(
   rates: AdapterRates | undefined,
 ): string {
   const rows = reports.flatMap(({ name, weights, passes }) =>
-    passes.map(({ kind, work, seconds, gemmShare }) => {
+    passes.map((pass) => {
+      const { kind, work, seconds } = pass;
       const time = median(seconds);
       const gflops = work.flops / time / 1e9;
       return [
@@ -208,7 +254,7 @@ export function passTable(
         spread(seconds.map((s) => 1000 * s)),
         `${short(work.flops / 1e9)} / ${short(work.directFlops / 1e9)}`,
         `${short(gflops)} / ${short(work.directFlops / time / 1e9)}`,
-        shares({ work, gemmShare }),
+        shares(pass),
         rates ? percent(gflops / median(rates.arithmeticGflops)) : "",
         rates
           ? percent(work.bytes / time / 1e9 / median(rates.copyGbytes))
@@ -227,12 +273,16 @@ export function passTable(
   ], rows);
 }
 
-/** What is reached of the products' own rate, by operations done, and by those that the definition has. */
-function shares(
-  { work, gemmShare }: Pick<PassResult, "work" | "gemmShare">,
-): string {
-  const direct = gemmShare * work.directFlops / work.flops;
-  return `${percent(gemmShare)} / ${percent(direct)}`;
+/** What is reached of the products' own rate. */
+function gemmShare({ productSeconds, seconds }: PassResult): number {
+  return ratio(productSeconds, seconds);
+}
+
+/** The same by operations done, and by those that the definition has. */
+function shares(pass: PassResult): string {
+  const done = gemmShare(pass);
+  const direct = done * pass.work.directFlops / pass.work.flops;
+  return `${percent(done)} / ${percent(direct)}`;
 }
 
 /** The largest of the products that were run alone. */
@@ -262,14 +312,14 @@ export function passBars(reports: readonly PassReport[]): Bar[] {
       passes.find(({ kind }) => kind === wanted)!;
     const plain = of("plain"), guided = of("guided");
     const flops = guided.work.flops / plain.work.flops;
-    const cost = median(guided.seconds) / median(plain.seconds);
+    const cost = ratio(guided.seconds, plain.seconds);
     return [
       ...[plain, of("both")].map((pass) =>
         atLeast(
           `${name}: ${
             KINDS[pass.kind]
           }, at least 70 % of its products' own rate`,
-          pass.gemmShare,
+          gemmShare(pass),
           0.7,
           shares(pass),
         )

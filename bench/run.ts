@@ -228,17 +228,24 @@ async function runPasses(
   const reports: PassReport[] = [];
   const measure = async (
     model: Omit<PassModel, "source">,
+    passRounds: number,
     load: () => Promise<PassModel["source"]>,
   ): Promise<void> => {
     if (!model.name.includes(filter ?? "")) return;
     say(`passes: ${model.name}`);
-    const options = { rounds, sampleSeconds, say };
+    const options = {
+      rounds: passRounds,
+      productRounds: Math.min(rounds, 3),
+      sampleSeconds,
+      say,
+    };
     const source = await load();
     reports.push(await benchPasses(backend, { ...model, source }, options));
   };
   await using folder = await openCheckpoint(embeddedModel("tiny-scenes")!);
   await measure(
     { name: "embedded model", weights: "f32", side: 32 },
+    5 * rounds, // they are short
     () => folder.component("unet"),
   );
   if (backend.kind === "cpu") {
@@ -247,6 +254,7 @@ async function runPasses(
   }
   await measure(
     { name: "SD1.5, random weights", weights: "f16", side },
+    rounds,
     () => randomComponent("unet", FULL_CONFIGS.sd15.parts["unet"]!),
   );
   return reports;
