@@ -8,6 +8,42 @@ import {
 } from "./backend.ts";
 
 /**
+ * Shape of two tensors side by side, along the channels.
+ *
+ * @param x `[batch, channels, ...space]`.
+ * @param y `[batch, others, ...space]`.
+ * @returns `[batch, channels + others, ...space]`.
+ * @throws {RangeError} If batch or space differ.
+ */
+export function besideShape(x: Tensor, y: Tensor, what: string): number[] {
+  const [batch, channels, cells] = channelMajor(x, what);
+  const [otherBatch, others, otherCells] = channelMajor(y, what);
+  if (batch !== otherBatch || cells !== otherCells) {
+    throw new RangeError(
+      `Cannot run ${what}: batch and space must agree: current shapes are [${x.shape}] and [${y.shape}]`,
+    );
+  }
+  return [batch, channels + others, ...x.shape.slice(2)];
+}
+
+/** Where the items of tensors lie if they are side by side; batch and space are those of all. */
+function rangesOf(parts: readonly Tensor[]): CopyRange[][] {
+  const batch = parts[0]!.shape[0]!;
+  const counts = parts.map((x) => x.size / batch);
+  const all = counts.reduce((sum, n) => sum + n, 0);
+  let behind = 0;
+  return counts.map((count) => {
+    const before = behind;
+    behind += count;
+    return Array.from({ length: batch }, (_, b) => ({
+      first: b * count,
+      at: b * all + before,
+      count,
+    }));
+  });
+}
+
+/**
  * `[x, y]` along the channels.
  *
  * @param x `[batch, channels, ...space]`.
@@ -15,42 +51,44 @@ import {
  * @returns `[batch, channels + others, ...space]`. Differentiable in both.
  */
 export function concatChannels(x: Tensor, y: Tensor): Tensor {
-  const [batch, channels, cells] = channelMajor(x, "concat");
-  const [otherBatch, others, otherCells] = channelMajor(y, "concat");
-  if (batch !== otherBatch || cells !== otherCells) {
-    throw new RangeError(
-      `Cannot run concat: batch and space must agree: current shapes are [${x.shape}] and [${y.shape}]`,
-    );
-  }
-  const [first, second] = [channels * cells, others * cells];
-  const out = x.backend.alloc([batch, channels + others, ...x.shape.slice(2)]);
-  /** Where the items of a part go. */
-  const ranges = (count: number, behind: number): CopyRange[] =>
-    Array.from({ length: batch }, (_, b) => ({
-      first: b * count,
-      at: b * (first + second) + behind,
-      count,
-    }));
   const { backend } = x;
-  const parts = [[x, ranges(first, 0)], [y, ranges(second, first)]] as const;
-  for (const [part, ranges] of parts) {
-    for (const range of ranges) backend.copy(part, out, range);
-  }
+  const out = backend.alloc(besideShape(x, y, "concat"));
+  const parts = [x, y];
+  rangesOf(parts).forEach((ranges, i) => {
+    for (const range of ranges) backend.copy(parts[i]!, out, range);
+  });
   record(
     [out],
-    [x, y],
+    parts,
     [],
-    ([g], needs) =>
-      parts.map(([{ shape }, ranges], i) => {
-        if (!needs[i]) return undefined;
-        const grad = backend.alloc(shape);
-        for (const { first, at, count } of ranges) {
-          backend.copy(g!, grad, { first: at, at: first, count });
-        }
-        return grad;
-      }),
+    ([g], needs) => splitChannels(g!, parts, needs),
   );
   return out;
+}
+
+/**
+ * What belongs to each of the tensors that lie side by side in `x`: the vjp of `concatChannels`.
+ *
+ * @param x `[batch, channels of all, ...space]`. Not consumed.
+ * @param like Tensors of the wanted shapes.
+ * @param needs Which of them are wanted.
+ * @returns Like `like`; of one tensor all of `x`, undefined where not wanted. Not differentiable.
+ */
+export function splitChannels(
+  x: Tensor,
+  like: readonly Tensor[],
+  needs: readonly boolean[],
+): (Tensor | undefined)[] {
+  const { backend } = x;
+  if (like.length === 1) return [needs[0] ? x.retain() : undefined];
+  return rangesOf(like).map((ranges, i) => {
+    if (!needs[i]) return undefined;
+    const part = backend.alloc(like[i]!.shape);
+    for (const { first, at, count } of ranges) {
+      backend.copy(x, part, { first: at, at: first, count });
+    }
+    return part;
+  });
 }
 
 /** Stacks tensors of one shape along the batch. Not differentiable. */

@@ -4,6 +4,7 @@
  * and one matrix product. In the gpu family all of them by one tiled kernel.
  */
 import { type Backend, expectSize, record, type Tensor } from "./backend.ts";
+import { besideShape, splitChannels } from "./concat.ts";
 import { convColumns, convColumnsGrad } from "./conv_columns.ts";
 import { convTiled, convTiledGrad } from "./conv_tiled.ts";
 import { gemm } from "./gemm.ts";
@@ -41,7 +42,7 @@ export interface ConvNorm extends GroupNormOptions {
 
 /** Options of `conv3x3`. */
 export interface Conv3x3Options {
-  /** Normalises `x` first, on the way where that is faster; see `groupNorm`. */
+  /** Normalises `x`, and what may lie beside it, first, on the way where that is faster; see `groupNorm`. */
   readonly norm?: ConvNorm | undefined;
   /** `[out]`. */
   readonly bias?: Tensor | undefined;
@@ -87,7 +88,7 @@ export function winogradWeight(weight: Tensor, u?: Tensor): Tensor {
 /**
  * 3x3 convolution, stride 1, zero padding 1.
  *
- * @param x `[batch, in, height, width]`.
+ * @param x `[batch, in, height, width]`; where `norm` has something beside it, the first of the channels.
  * @param weight `[16, out, in]` from `winogradWeight`, or `[out, in, 3, 3]` as checkpoints have it, f32
  *   or f16, which is 1.78 times or 3.6 times smaller. The software family does both by Winograd, with the
  *   same numbers, the former faster, but large ones directly on images of up to 36 cells; the gpu family
@@ -100,8 +101,10 @@ export function conv3x3(
   weight: Tensor,
   options: Conv3x3Options = {},
 ): Tensor {
-  const { doubled = false } = options;
-  const [batch, channels, ...small] = image(x, "conv3x3");
+  const { doubled = false, norm } = options;
+  const { beside } = norm ?? {};
+  const [batch, own, ...small] = image(x, "conv3x3");
+  const channels = beside ? besideShape(x, beside, "conv3x3")[1]! : own;
   const [height, width] = doubled ? [2 * small[0], 2 * small[1]] : small;
   const raw = weight.shape.length === 4;
   const out = weight.shape[raw ? 0 : 1] ?? 0;
@@ -130,7 +133,6 @@ export function conv3x3(
     return conv3x3(large, weight, { ...options, doubled: false });
   }
   const forms = [channels, out] as const;
-  const { norm } = options;
   if (
     norm &&
     (asIs || !winogradTakesNorm(x, weight, forms, { ...added, workBytes }))
@@ -146,12 +148,14 @@ export function conv3x3(
     : doubled
     ? convTiled(x, weight, to, { ...SAME, doubled }, added)
     : direct(x, weight, to, SAME, { ...added, workBytes });
+  const sources = first?.sources ?? [x];
   const inputs = [
-    x,
+    ...sources,
     ...(shift ? [shift] : []),
     ...(residual ? [residual] : []),
   ];
-  record([y], inputs, first ? [x, first.stats] : [], ([g], needs) => {
+  const saved = first ? [...sources, first.stats] : [];
+  record([y], inputs, saved, ([g], needs) => {
     const back = (): Tensor => {
       const size = [channels, height, width] as const;
       const large = asIs
@@ -161,11 +165,16 @@ export function conv3x3(
       using _ = large;
       return first ? runNorm(first, large) : upsampleGrad(large, small);
     };
-    const grads = [needs[0] ? back() : undefined];
-    if (shift) {
-      grads.push(needs[1] ? sumCells(g!, shift, shiftFirst) : undefined);
+    const grads: (Tensor | undefined)[] = sources.map(() => undefined);
+    if (sources.some((_, i) => needs[i])) {
+      using grad = back();
+      grads.splice(0, Infinity, ...splitChannels(grad, sources, needs));
     }
-    if (residual) grads.push(needs[grads.length] ? g!.retain() : undefined);
+    const next = (grad: () => Tensor): void => {
+      grads.push(needs[grads.length] ? grad() : undefined);
+    };
+    if (shift) next(() => sumCells(g!, shift, shiftFirst));
+    if (residual) next(() => g!.retain());
     return grads;
   });
   return y;

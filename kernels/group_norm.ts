@@ -3,6 +3,11 @@ import wgsl from "./group_norm.wgsl" with { type: "text" };
 import applyWgsl from "./group_norm_apply.wgsl" with { type: "text" };
 import momentsWgsl from "./group_norm_moments.wgsl" with { type: "text" };
 import mergeWgsl from "./group_norm_merge.wgsl" with { type: "text" };
+import partsWgsl from "./group_norm_parts.wgsl" with { type: "text" };
+import planesWgsl from "./group_norm_planes.wgsl" with { type: "text" };
+import runWgsl from "./group_norm_run.wgsl" with { type: "text" };
+import sourcesWgsl from "./group_norm_sources.wgsl" with { type: "text" };
+import sumsWgsl from "./group_norm_sums.wgsl" with { type: "text" };
 import statsWgsl from "./group_norm_stats.wgsl" with { type: "text" };
 import wholeWgsl from "./group_norm_whole.wgsl" with { type: "text" };
 import {
@@ -13,6 +18,7 @@ import {
   runGroups,
   type Tensor,
 } from "./backend.ts";
+import { besideShape, splitChannels } from "./concat.ts";
 import {
   groupNormMergeRef,
   groupNormRef,
@@ -20,11 +26,19 @@ import {
   groupNormWholeRef,
 } from "./group_norm_ref.ts";
 
+/** Functions that read `x`, and the same of `beside`: WGSL passes no bindings on. */
+export function bothSources(wgsl: string): string {
+  return wgsl + wgsl.replaceAll(/\bx\[/g, "beside[").replaceAll(
+    "Own(",
+    "Beside(",
+  );
+}
+
 const STATS: Kernel = {
   name: "group_norm_stats",
-  wgsl: statsWgsl,
-  bindings: "rrrrrw",
-  params: ["count", "cells", "groups", "part", "eps:f"],
+  wgsl: sourcesWgsl + bothSources(partsWgsl) + statsWgsl,
+  bindings: "rrrrrrw",
+  params: ["count", "cells", "groups", "own", "part", "eps:f"],
   ref: groupNormStatsRef,
 };
 const MERGE: Kernel = {
@@ -36,18 +50,19 @@ const MERGE: Kernel = {
 };
 const APPLY: Kernel = {
   name: "group_norm",
-  wgsl: applyWgsl + wgsl,
-  bindings: "rrrrrrw",
-  params: ["planes", "count", "cells", "groups"],
+  wgsl: applyWgsl + sourcesWgsl + bothSources(runWgsl) + wgsl,
+  bindings: "rrrrrrrw",
+  params: ["planes", "count", "cells", "groups", "own"],
   ref: groupNormRef,
 };
 /** What kernels that do a whole norm begin with. */
-export const NORM_WGSL: string = applyWgsl + momentsWgsl;
+export const NORM_WGSL: string = applyWgsl + sourcesWgsl + momentsWgsl +
+  bothSources(sumsWgsl);
 const WHOLE: Kernel = {
   name: "group_norm_whole",
-  wgsl: NORM_WGSL + wholeWgsl,
-  bindings: "rrrrww",
-  params: ["count", "cells", "groups", "eps:f"],
+  wgsl: NORM_WGSL + bothSources(planesWgsl) + wholeWgsl,
+  bindings: "rrrrrww",
+  params: ["count", "cells", "groups", "own", "eps:f"],
   ref: groupNormWholeRef,
 };
 
@@ -66,16 +81,18 @@ export interface GroupNormOptions {
   readonly eps: number;
   /** Apply SiLU to the result. Default false. */
   readonly silu?: boolean;
+  /** Its channels follow those of `x`, as if both were one tensor: `[batch, others, ...space]`. Differentiable. */
+  readonly beside?: Tensor | undefined;
 }
 
 /**
  * `act((x - mean) / sqrt(variance + eps) weight + bias)`, mean and biased variance over each group.
  *
- * @param x `[batch, channels, ...space]`.
+ * @param x `[batch, channels, ...space]`; with `beside` only the first of the channels.
  * @param weight `[channels]`.
  * @param bias `[channels]`.
- * @returns Shape of `x`. Differentiable in `x`; saves `x`, mean and 1/std.
- * @throws {RangeError} If the groups do not divide the channels.
+ * @returns `[batch, channels, ...space]`. Differentiable in `x` and `beside`; saves both, mean and 1/std.
+ * @throws {RangeError} If the groups do not divide the channels, or `beside` has another batch or space.
  * @see Wu and He 2018, arXiv:1803.08494.
  */
 export function groupNorm(
@@ -87,22 +104,27 @@ export function groupNorm(
   const norm = normOf(x, weight, bias, options);
   using _ = norm.stats;
   const out = runNorm(norm);
-  record([out], [x], [x, norm.stats], ([g]) => [runNorm(norm, g)]);
+  record([out], norm.sources, [...norm.sources, norm.stats], ([g], needs) => {
+    using grad = runNorm(norm, g);
+    return splitChannels(grad, norm.sources, needs);
+  });
   return out;
 }
 
 /** A norm that kernels can run: its inputs, checked, and what they share. */
 export interface Norm {
+  /** `[batch, own, ...space]`, and perhaps what follows: together `channels`. */
+  readonly sources: readonly [Tensor, ...Tensor[]];
   /** `[batch, channels, ...space]`. */
-  readonly x: Tensor;
+  readonly shape: readonly number[];
   /** `[channels]`. */
   readonly weight: Tensor;
   /** `[channels]`. */
   readonly bias: Tensor;
   /** `[batch * groups, 2]`, mean and 1 / std, which the kernels write first. */
   readonly stats: Tensor;
-  /** Whether SiLU follows: 1 or 0. */
-  readonly SILU: number;
+  /** For the kernels: whether SiLU follows, whether there are two sources; 1 or 0. */
+  readonly constants: { readonly SILU: number; readonly BESIDE: number };
   /** Sizes. */
   readonly params: {
     readonly planes: number;
@@ -112,6 +134,8 @@ export interface Norm {
     readonly count: number;
     readonly cells: number;
     readonly groups: number;
+    /** Channels of the first source. */
+    readonly own: number;
     readonly eps: number;
   };
 }
@@ -123,11 +147,13 @@ export function normOf(
   bias: Tensor,
   options: GroupNormOptions,
 ): Norm {
-  const [batch, channels, cells] = channelMajor(x, "group_norm");
-  const { groups, eps, silu = false } = options;
+  const { groups, eps, silu = false, beside } = options;
+  const [batch, own, cells] = channelMajor(x, "group_norm");
+  const shape = beside ? besideShape(x, beside, "group_norm") : x.shape;
+  const channels = shape[1]!;
   if (channels % groups) {
     throw new RangeError(
-      `Cannot run group_norm: ${groups} groups must divide the channels: current shape is [${x.shape}]`,
+      `Cannot run group_norm: ${groups} groups must divide the channels: current shape is [${shape}]`,
     );
   }
   expectSize(weight, channels, "group_norm");
@@ -136,18 +162,19 @@ export function normOf(
   const count = channels / groups * cells;
   const planes = batch * channels;
   return {
-    x,
+    sources: beside ? [x, beside] : [x],
+    shape,
     weight,
     bias,
     stats: x.backend.alloc([blocks, 2]),
-    SILU: Number(silu),
-    params: { planes, blocks, count, cells, groups, eps },
+    constants: { SILU: Number(silu), BESIDE: Number(!!beside) },
+    params: { planes, blocks, count, cells, groups, own, eps },
   };
 }
 
 /** The norm, or with `g`, the gradient on its result, the gradient on its input. */
 export function runNorm(norm: Norm, g?: Tensor): Tensor {
-  const { x: { backend }, params: { cells } } = norm;
+  const { weight: { backend }, params: { cells } } = norm;
   const run = backend.family === "software" && cells % 4 === 0
     ? whole
     : inParts;
@@ -156,14 +183,15 @@ export function runNorm(norm: Norm, g?: Tensor): Tensor {
 
 /** One run for each way, the norm, or of `g` the gradient, where cells come in fours. */
 function whole(
-  { x, weight, bias, stats, SILU, params }: Norm,
+  { sources: [x, beside = x], shape, weight, bias, stats, constants, params }:
+    Norm,
   g: Tensor | undefined,
 ): Tensor {
-  const out = x.backend.alloc(x.shape);
+  const out = x.backend.alloc(shape);
   x.backend.dispatch(WHOLE, {
-    bind: [x, weight, bias, g ?? x, stats, out],
+    bind: [x, beside, weight, bias, g ?? x, stats, out],
     params,
-    constants: { GRAD: Number(!!g), SILU },
+    constants: { GRAD: Number(!!g), ...constants },
     // One axis of the grid is enough: batch * groups stays far below 65,535.
     groups: [params.blocks, 1, 1],
   });
@@ -172,7 +200,15 @@ function whole(
 
 /** The same of any size, by as many workgroups as keep a GPU busy. */
 function inParts(
-  { x, weight, bias, stats, SILU, params: sizes }: Norm,
+  {
+    sources: [x, beside = x],
+    shape,
+    weight,
+    bias,
+    stats,
+    constants,
+    params: sizes,
+  }: Norm,
   g: Tensor | undefined,
 ): Tensor {
   const { backend } = x;
@@ -181,17 +217,19 @@ function inParts(
   const parts = Math.ceil(count / part);
   const params = { ...sizes, part, parts };
   const GRAD = Number(!!g);
+  const { BESIDE } = constants;
   // Statistics, or of the way back two sums of each group.
   using sums = g ? backend.alloc(stats.shape) : stats.retain();
   using found = parts > 1 ? backend.alloc([blocks, parts, 2]) : sums.retain();
   backend.dispatch(STATS, {
-    bind: [x, weight, bias, g ?? x, g ? stats : x, found],
+    bind: [x, beside, weight, bias, g ?? x, g ? stats : x, found],
     params,
     constants: {
       WG: THREADS,
       GRAD,
-      SILU: g ? SILU : 0,
+      SILU: g ? constants.SILU : 0,
       PARTS: Number(parts > 1),
+      BESIDE,
     },
     groups: [blocks, parts, 1],
   });
@@ -203,11 +241,11 @@ function inParts(
       groups: [blocks, 1, 1],
     });
   }
-  const out = backend.alloc(x.shape);
+  const out = backend.alloc(shape);
   backend.dispatch(APPLY, {
-    bind: [x, weight, bias, g ?? x, stats, sums, out],
+    bind: [x, beside, weight, bias, g ?? x, stats, sums, out],
     params,
-    constants: { WG: cells > 64 ? THREADS : 64, GRAD, SILU },
+    constants: { WG: cells > 64 ? THREADS : 64, GRAD, ...constants },
     groups: runGroups(planes, cells),
   });
   return out;

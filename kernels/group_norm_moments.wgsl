@@ -15,37 +15,31 @@ fn total(t: u32, a: vec4f, b: vec4f) -> vec2f {
   return sum;
 }
 
+// Sums of each thread.
+struct Sums { first: vec4f, second: vec4f }
+
+fn sums(t: u32, group: u32, mean: f32) -> Sums {
+  let cells = p.cells / 4u;
+  let own = ownChannels(group);
+  let start = planeOwn(group) * cells;
+  var sums = sumsOwn(t, start, start + own * cells, mean);
+  if (BESIDE) {
+    let start = planeBeside(group) * cells;
+    let more = sumsBeside(t, start + own * cells, start + channelsOf() * cells, mean);
+    sums.first += more.first;
+    sums.second += more.second;
+  }
+  return sums;
+}
+
 // (mean, 1 / std) of a group, which are stored, too; biased variance, in two passes.
 fn moments(t: u32, group: u32) -> vec2f {
-  let start = group * (p.count / 4u);
-  let end = start + p.count / 4u;
   let size = f32(p.count);
-  var sum = vec4f();
-  for (var first = start; first < end; first += BLOCK) {
-    var here = vec4f();
-    let last = min(first + BLOCK, end);
-    for (var i = first + t; i < last; i += THREADS) { here += x[i]; }
-    sum += here;
-  }
-  let mean = total(t, sum, vec4f()).x / size;
-  sum = vec4f();
-  var squares = vec4f();
-  for (var first = start; first < end; first += BLOCK) {
-    var here = vec4f();
-    var square = vec4f();
-    let last = min(first + BLOCK, end);
-    for (var i = first + t; i < last; i += THREADS) {
-      let d = x[i] - mean;
-      here += d;
-      square += d * d;
-    }
-    sum += here;
-    squares += square;
-  }
+  let mean = total(t, sums(t, group, 0.0).first, vec4f()).x / size;
+  let found = sums(t, group, mean);
   // The first sum repairs the rounding of the mean.
-  let sums = total(t, sum, squares);
-  let shift = sums.x / size;
-  let found = vec2f(mean + shift, 1.0 / sqrt((sums.y - sums.x * shift) / size + p.eps));
-  if (t == 0u) { stats[2u * group] = found.x; stats[2u * group + 1u] = found.y; }
-  return found;
+  let both = total(t, found.first, found.second) / size;
+  let result = vec2f(mean + both.x, 1.0 / sqrt(both.y - both.x * both.x + p.eps));
+  if (t == 0u) { stats[2u * group] = result.x; stats[2u * group + 1u] = result.y; }
+  return result;
 }

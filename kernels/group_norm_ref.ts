@@ -1,16 +1,38 @@
 /** Float64 definitions of group normalisation, its statistics and its vjp. */
 import type { Params } from "./backend.ts";
 
+/** x, or `own` channels of x and those of `beside` behind them, in each batch element. */
+export function bothOf(
+  x: Float64Array,
+  beside: Float64Array,
+  p: Params,
+  { BESIDE = 0 }: Params,
+): Float64Array {
+  if (!BESIDE) return x;
+  const { blocks = 0, groups = 1, count = 1, cells = 1, own = 0 } = p;
+  const first = own * cells;
+  const second = groups * count - first;
+  const both = new Float64Array(blocks * count);
+  for (let b = 0; b < blocks / groups; b++) {
+    const at = b * (first + second);
+    both.set(x.subarray(b * first, (b + 1) * first), at);
+    both.set(beside.subarray(b * second, (b + 1) * second), at + first);
+  }
+  return both;
+}
+
 /**
- * Statistics per (batch, group), or with PARTS per `part` numbers of one; bindings x, weight, bias, g,
+ * Statistics per (batch, group), or with PARTS per `part` numbers of one; bindings x, beside, weight, bias, g,
  * forward, stats.
  */
 export function groupNormStatsRef(
   bind: readonly Float64Array[],
   p: Params,
-  { GRAD = 0, SILU = 0, PARTS = 0 }: Params,
+  constants: Params,
 ): void {
-  const [x, weight, bias, g, forward, stats] = bind as Float64Array[] as [
+  const { GRAD = 0, SILU = 0, PARTS = 0 } = constants;
+  const [own, beside, weight, bias, g, forward, stats] = bind as [
+    Float64Array,
     Float64Array,
     Float64Array,
     Float64Array,
@@ -18,6 +40,7 @@ export function groupNormStatsRef(
     Float64Array,
     Float64Array,
   ];
+  const x = bothOf(own, beside, p, constants);
   const { count = 1, cells = 1, groups = 1, part = 1, parts = 1, eps = 0 } = p;
   for (let slot = 0; slot < p.blocks! * parts; slot++) {
     const block = Math.floor(slot / parts);
@@ -71,13 +94,15 @@ export function groupNormMergeRef(
   }
 }
 
-/** Normalises, or with GRAD goes back; bindings x, weight, bias, g, forward, sums, out. */
+/** Normalises, or with GRAD goes back; bindings x, beside, weight, bias, g, forward, sums, out. */
 export function groupNormRef(
   bind: readonly Float64Array[],
   p: Params,
-  { GRAD = 0, SILU = 0 }: Params,
+  constants: Params,
 ): void {
-  const [x, weight, bias, g, forward, sums, out] = bind as Float64Array[] as [
+  const { GRAD = 0, SILU = 0 } = constants;
+  const [own, beside, weight, bias, g, forward, sums, out] = bind as [
+    Float64Array,
     Float64Array,
     Float64Array,
     Float64Array,
@@ -86,6 +111,7 @@ export function groupNormRef(
     Float64Array,
     Float64Array,
   ];
+  const x = bothOf(own, beside, p, constants);
   const { planes = 0, count = 1, cells = 1, groups = 1 } = p;
   for (let i = 0; i < planes * cells; i++) {
     const block = Math.floor(i / count);
@@ -101,13 +127,14 @@ export function groupNormRef(
   }
 }
 
-/** Statistics, unless GRAD reads them, and what `groupNormRef` does; bindings x, weight, bias, g, stats, out. */
+/** Statistics, unless GRAD reads them, and what `groupNormRef` does; bindings x, beside, weight, bias, g, stats, out. */
 export function groupNormWholeRef(
   bind: readonly Float64Array[],
   p: Params,
   constants: Params,
 ): void {
-  const [x, weight, bias, g, stats, out] = bind as Float64Array[] as [
+  const [x, beside, weight, bias, g, stats, out] = bind as [
+    Float64Array,
     Float64Array,
     Float64Array,
     Float64Array,
@@ -116,10 +143,11 @@ export function groupNormWholeRef(
     Float64Array,
   ];
   const { blocks = 0, count = 1 } = p;
-  const sums = constants.GRAD ? new Float64Array(2 * blocks) : stats;
+  const sums = constants["GRAD"] ? new Float64Array(2 * blocks) : stats;
   const whole = { ...p, part: count, parts: 1 };
-  groupNormStatsRef([x, weight, bias, g, stats, sums], whole, constants);
-  groupNormRef([x, weight, bias, g, stats, sums, out], p, constants);
+  const read = [x, beside, weight, bias, g, stats];
+  groupNormStatsRef([...read, sums], whole, constants);
+  groupNormRef([...read, sums, out], p, constants);
 }
 
 function siluSlope(x: number): number {

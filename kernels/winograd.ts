@@ -15,12 +15,13 @@ import outputFoursWgsl from "./winograd_output_fours.wgsl" with {
 };
 import outputOnesWgsl from "./winograd_output_ones.wgsl" with { type: "text" };
 import normWgsl from "./winograd_norm.wgsl" with { type: "text" };
+import stripWgsl from "./winograd_norm_strip.wgsl" with { type: "text" };
 import planeWgsl from "./winograd_plane.wgsl" with { type: "text" };
 import tilesWgsl from "./winograd_tiles.wgsl" with { type: "text" };
 import weightWgsl from "./winograd_weight.wgsl" with { type: "text" };
 import { elementGroups, type Kernel, type Tensor } from "./backend.ts";
 import { gemm } from "./gemm.ts";
-import { type Norm, NORM_WGSL } from "./group_norm.ts";
+import { bothSources, type Norm, NORM_WGSL } from "./group_norm.ts";
 import {
   winogradDoubledRef,
   winogradInputRef,
@@ -54,9 +55,9 @@ const INPUT_FOURS: Kernel = {
 };
 const NORM: Kernel = {
   name: "winograd_norm",
-  wgsl: NORM_WGSL + planeWgsl + tilesWgsl + normWgsl,
-  bindings: "rrrww",
-  params: ["count", "cells", "groups", "eps:f", ...IMAGE, "flip"],
+  wgsl: NORM_WGSL + planeWgsl + tilesWgsl + bothSources(stripWgsl) + normWgsl,
+  bindings: "rrrrww",
+  params: ["count", "cells", "groups", "own", "eps:f", ...IMAGE, "flip"],
   ref: winogradNormRef,
 };
 const DOUBLED: Kernel = {
@@ -97,7 +98,7 @@ const WORK_BYTES = 64 * 2 ** 20;
 export interface WinogradOptions {
   /** Double the image by nearest neighbours first, which leaves 9 of 16 products. Not with `flip`. */
   readonly doubled?: boolean;
-  /** Normalises the image first; only where `winogradTakesNorm`. */
+  /** Normalises the image first, the first source being `x`; only where `winogradTakesNorm`. */
   readonly norm?: Norm | undefined;
   /** `[to]`. */
   readonly bias?: Tensor | undefined;
@@ -151,7 +152,7 @@ export function transformWeight(
 /**
  * The convolution, or with `flip` its transpose, which is one with the flipped kernel.
  *
- * @param x `[batch, from, height, width]`.
+ * @param x `[batch, from, height, width]`, or where it is normalised the first of its channels.
  * @param weight `[16, out, in]`, or `[out, in, 3, 3]`, which is transformed piece by piece.
  * @param channels From how many to how many; with `flip` from `out` to `in`.
  * @returns `[batch, to, height, width]`; twice `height` and `width` where it is doubled.
@@ -207,9 +208,16 @@ export function winograd(
       using v = backend.alloc([16, from, tiles]);
       if (norm) {
         backend.dispatch(NORM, {
-          bind: [x, norm.weight, norm.bias, norm.stats, v],
+          bind: [
+            x,
+            norm.sources[1] ?? x,
+            norm.weight,
+            norm.bias,
+            norm.stats,
+            v,
+          ],
           params: { ...size, ...norm.params, channels: from },
-          constants: { SILU: norm.SILU },
+          constants: norm.constants,
           groups: [norm.params.blocks, 1, 1],
         });
       } else {

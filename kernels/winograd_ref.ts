@@ -77,15 +77,20 @@ export function winogradNormRef(
   p: Params,
   constants: Params,
 ): void {
-  const [x, weight, bias, stats, v] = bind as [
+  const [x, beside, weight, bias, stats, v] = bind as [
+    Float64Array,
     Float64Array,
     Float64Array,
     Float64Array,
     Float64Array,
     Float64Array,
   ];
-  const normed = new Float64Array(x.length);
-  groupNormWholeRef([x, weight, bias, x, stats, normed], p, constants);
+  const normed = new Float64Array(p.blocks! * p.count!);
+  groupNormWholeRef(
+    [x, beside, weight, bias, x, stats, normed],
+    p,
+    constants,
+  );
   const { channels = 1, tiles = 1 } = p;
   winogradInputRef([normed, v], { ...p, count: channels * tiles / 4 });
 }

@@ -69,21 +69,27 @@ export function resnetParameters(
 /**
  * Runs a resnet.
  *
- * @param x `[batch, from, height, width]`.
+ * @param x `[batch, from, height, width]`, or the first of these channels.
  * @param shifts What the time embedding adds to the channels of all resnets, of `timeShifts`.
+ * @param skip The other channels, which a skip connection brings; they are never copied to those of `x`.
  * @returns `[batch, to, height, width]`.
  */
-export function resnet(r: Resnet, x: Tensor, shifts?: Tensor): Tensor {
+export function resnet(
+  r: Resnet,
+  x: Tensor,
+  shifts?: Tensor,
+  skip?: Tensor,
+): Tensor {
   const { groups, eps } = r;
   const shape = { groups, eps, silu: true };
   using hidden = conv3x3(x, r.conv1.weight, {
-    norm: { ...r.norm1, ...shape },
+    norm: { ...r.norm1, ...shape, beside: skip },
     bias: r.conv1.bias,
     shift: shifts,
     shiftFirst: r.firstShift,
   });
   using residual = r.shortcut
-    ? linear(x, r.shortcut.weight, { bias: r.shortcut.bias })
+    ? linear(x, r.shortcut.weight, { bias: r.shortcut.bias, beside: skip })
     : x.retain();
   return conv3x3(hidden, r.conv2.weight, {
     norm: { ...r.norm2, ...shape },

@@ -7,7 +7,6 @@
 import { activation } from "../kernels/activation.ts";
 import type { Backend, Tensor } from "../kernels/backend.ts";
 import { add } from "../kernels/combine.ts";
-import { concatChannels } from "../kernels/concat.ts";
 import { conv3x3 } from "../kernels/conv.ts";
 import { linear } from "../kernels/linear.ts";
 import {
@@ -299,8 +298,7 @@ function forward(
   for (const [i, block] of unet.up.entries()) {
     for (const [j, r] of block.resnets.entries()) {
       using skip = skips.pop()!;
-      x = into(x, (h) => concatChannels(h, skip));
-      x = into(x, (h) => resnet(r, h, shifts));
+      x = into(x, (h) => resnet(r, h, shifts, skip));
       const t = block.transformers[j];
       if (t && attend(t, `up_blocks.${i}.attentions.${j}.`)) return nothing();
     }

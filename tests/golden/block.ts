@@ -1,7 +1,6 @@
 /** Golden cases of kind `block`: one diffusers module with its weights, forward and back. */
 import { activation } from "../../kernels/activation.ts";
 import type { Tensor } from "../../kernels/backend.ts";
-import { concatChannels } from "../../kernels/concat.ts";
 import {
   downsample,
   into,
@@ -239,8 +238,7 @@ async function upCase(c: GoldenCase): Promise<void> {
     const stack = Object.values(skips);
     let hidden = x.retain();
     layers.forEach(({ r, t }, i) => {
-      hidden = into(hidden, (h) => concatChannels(h, stack.pop()!));
-      hidden = into(hidden, (h) => resnet(r, h, shifts));
+      hidden = into(hidden, (h) => resnet(r, h, shifts, stack.pop()!));
       hidden = into(
         hidden,
         (h) =>

@@ -67,6 +67,20 @@ export function input(
   return { data: mean ? data.map((x) => x + mean) : data, shape };
 }
 
+/** The first channels of `[batch, channels, ...space]`, and the others. */
+export function apart(x: Input, own: number): [Input, Input] {
+  const [batch = 0, channels = 0, ...space] = x.shape;
+  const cells = sizeOf(space);
+  const part = (first: number, count: number): Input => ({
+    shape: [batch, count, ...space],
+    data: Float64Array.from({ length: batch * count * cells }, (_, i) => {
+      const b = Math.floor(i / (count * cells));
+      return x.data[(b * channels + first) * cells + i % (count * cells)]!;
+    }),
+  });
+  return [part(0, own), part(own, channels - own)];
+}
+
 /** Data that f16 holds exactly, stored as f16: what is compared is then the same as for f32. */
 export function halfInput(
   seed: number,

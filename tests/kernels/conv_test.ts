@@ -11,6 +11,7 @@ import { Plan } from "../../kernels/plan.ts";
 import { KERNELS, testBackend } from "../backend.ts";
 import { rand, sumBound, U } from "../compare.ts";
 import {
+  apart,
   checkBatch,
   checkOp,
   halfInput,
@@ -86,6 +87,8 @@ interface Conv3x3Case {
   readonly doubled?: boolean;
   /** A group norm before it. */
   readonly norm?: { readonly groups: number; readonly silu: boolean };
+  /** Channels of x; the others lie beside it. All if left out. */
+  readonly own?: number;
 }
 
 /** An image whose cells are repeated along both axes. */
@@ -126,7 +129,8 @@ async function checkConv3x3(given: Conv3x3Case): Promise<void> {
   const row = shiftFirst === undefined ? out : shiftFirst + out + 2;
   const shift = c.shift && input(4, [c.shift === "shared" ? 1 : batch, row]);
   const residual = c.residual && input(5, [batch, out, height, width]);
-  const inputs = [x, weight];
+  const [source, beside] = c.own ? apart(x, c.own) : [x];
+  const inputs = [source, weight];
   const wrt = [0];
   const add = (given: Input | undefined | false, differentiable: boolean) => {
     if (!given) return -1;
@@ -138,11 +142,14 @@ async function checkConv3x3(given: Conv3x3Case): Promise<void> {
   const atResidual = add(residual, true);
   const atScale = add(scale, false);
   const atOffset = add(offset, false);
+  const atBeside = add(beside, true);
   const cells = height * width;
   const ofNorm = norm
     ? (12 + Math.sqrt(channels / norm.groups * cells / 64) +
       (norm.silu ? 8 : 0)) * U
     : 0;
+  const ofSource = winogradBound(out) + 2 * ofNorm +
+    (norm?.silu ? 16 * U : 0);
   const held: Tensor[] = [];
   await checkOp(`conv3x3 ${JSON.stringify(c)}`, {
     inputs,
@@ -161,8 +168,12 @@ async function checkConv3x3(given: Conv3x3Case): Promise<void> {
           ...workBytes ? { workBytes } : {},
           ...c.variant ? { variant: c.variant } : {},
           doubled,
-          norm: norm &&
-            { ...norm, weight: all[atScale]!, bias: all[atOffset]! },
+          norm: norm && {
+            ...norm,
+            weight: all[atScale]!,
+            bias: all[atOffset]!,
+            beside: all[atBeside],
+          },
         }),
         ...c.raw ? [] : [u.retain()],
       ];
@@ -172,9 +183,10 @@ async function checkConv3x3(given: Conv3x3Case): Promise<void> {
     // U: two times three terms are added, and halved exactly. For a norm see group_norm_test.ts.
     values: [winogradBound(channels) + ofNorm, 4 * U],
     grads: [
-      winogradBound(out) + 2 * ofNorm + (norm?.silu ? 16 * U : 0),
+      ofSource,
       ...shift ? [sumBound(cells * (c.shift === "shared" ? batch : 1))] : [],
       ...residual ? [0] : [],
+      ...beside ? [ofSource] : [],
     ],
     numeric,
     formula: () => {
@@ -342,6 +354,20 @@ test("conv3x3() normalises on the way, and where it cannot before", async () => 
   await checkConv3x3({ ...pieces, workBytes: 8192, raw: "f32" });
   await checkConv3x3({ ...pieces, raw: "f32", variant: "columns" });
   await checkConv3x3({ x: [1, 3, 4, 8], out: 2, norm: silu, doubled: true });
+});
+
+test("conv3x3() normalises two tensors as one", async () => {
+  const silu = { groups: 3, silu: true };
+  const all = { bias: true, shift: "batch", residual: true } as const;
+  // On the way: groups of either tensor, of both.
+  await checkConv3x3({ x: [2, 6, 4, 16], out: 3, own: 2, norm: silu, ...all });
+  await checkConv3x3({ x: [2, 6, 4, 16], out: 3, own: 3, norm: silu, ...all });
+  await checkConv3x3({ x: [2, 6, 4, 8], out: 3, own: 5, norm: silu });
+  const plain = { groups: 1, silu: false };
+  await checkConv3x3({ x: [2, 5, 4, 8], out: 2, own: 1, norm: plain });
+  // Before.
+  await checkConv3x3({ x: [2, 6, 3, 8], out: 3, own: 3, norm: silu, ...all });
+  await checkConv3x3({ x: [2, 6, 4, 6], out: 3, own: 5, norm: silu });
 });
 
 test("conv3x3() with a norm is one run less where it can be", () => {

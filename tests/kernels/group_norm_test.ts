@@ -4,12 +4,14 @@ import { groupNorm } from "../../kernels/group_norm.ts";
 import { sizeOf } from "../../kernels/backend.ts";
 import { testBackend } from "../backend.ts";
 import { U } from "../compare.ts";
-import { checkBatch, checkOp, input } from "./check_op.ts";
+import { apart, checkBatch, checkOp, input } from "./check_op.ts";
 import { groupNormed } from "./formulas.ts";
 
 interface Case {
   readonly shape: readonly number[];
   readonly groups: number;
+  /** Channels of x; the others lie beside it. All if left out. */
+  readonly own?: number;
   readonly mean?: number;
   readonly numeric?: boolean;
 }
@@ -38,6 +40,16 @@ const CASES: readonly Case[] = [
   // On GPUs cut into parts: two, an end, and borders of channels inside; the most parts.
   { shape: [2, 3, 11003], groups: 1, numeric: false },
   { shape: [1, 2, 530_000], groups: 1, mean: 3, numeric: false },
+  // Of two tensors: groups of one, of the other, of both; a part of both; more threads than numbers of one.
+  { shape: [2, 6, 5], groups: 2, own: 3 },
+  { shape: [2, 6, 5], groups: 2, own: 4 },
+  { shape: [2, 6, 2, 2], groups: 3, own: 1 },
+  { shape: [2, 6, 2, 2], groups: 3, own: 5 },
+  { shape: [2, 4, 6, 6], groups: 2, own: 3, mean: 2 },
+  { shape: [2, 4, 1031], groups: 2, own: 1, numeric: false },
+  { shape: [2, 3, 11003], groups: 1, own: 2, numeric: false },
+  { shape: [2, 3, 2052], groups: 1, own: 1, mean: 1, numeric: false },
+  { shape: [2, 320, 16, 16], groups: 32, own: 195, numeric: false },
 ];
 
 for (const silu of [false, true]) {
@@ -47,10 +59,11 @@ for (const silu of [false, true]) {
 }
 
 async function checkGroupNorm(c: Case, silu: boolean): Promise<void> {
-  const { shape, groups, mean = 0, numeric = true } = c;
+  const { shape, groups, own, mean = 0, numeric = true } = c;
   const [batch = 1, channels = 1, ...space] = shape;
   const cells = sizeOf(space);
   const x = input(1, shape, 1, mean);
+  const sources = own ? apart(x, own) : [x];
   const weight = input(2, [channels], 1, 1.5);
   const bias = input(3, [channels]);
   const eps = 1e-5;
@@ -61,17 +74,19 @@ async function checkGroupNorm(c: Case, silu: boolean): Promise<void> {
   const values = (Math.abs(mean) / 0.58 + 12 + Math.sqrt(count / 64)) * U +
     (silu ? 8 * U : 0);
   await checkOp(`group_norm ${JSON.stringify(c)} ${silu ? "silu" : ""}`, {
-    inputs: [x, weight, bias],
-    wrt: [0],
-    forward: (x, weight, bias) => [
-      groupNorm(x, weight, bias, { groups, eps, silu }),
+    inputs: [weight, bias, ...sources],
+    wrt: sources.map((_, i) => 2 + i),
+    forward: (weight, bias, x, beside) => [
+      groupNorm(x!, weight!, bias!, { groups, eps, silu, beside }),
     ],
   }, {
     values,
     // The sums of the way back are of the same kind, with q in place of x.
     // Of one number the gradient is 0: what is left is the rounding of q, times 1 / sqrt(eps).
-    grads: (2 * values + (silu ? 16 * U : 0)) *
-      (count === 1 ? 1 / Math.sqrt(eps) : 1),
+    grads: sources.map(() =>
+      (2 * values + (silu ? 16 * U : 0)) *
+      (count === 1 ? 1 / Math.sqrt(eps) : 1)
+    ),
     numeric,
     formula: () => [
       groupNormed(x.data, [batch, channels, cells], weight.data, bias.data, {
@@ -109,6 +124,11 @@ test("groupNorm() refuses what does not fit", async () => {
     refused(() => groupNorm(x, four, four, { groups: 3, eps }), /3 groups/);
     refused(() => groupNorm(x, three, four, { groups: 2, eps }), /hold 4/);
     refused(() => groupNorm(x, four, three, { groups: 2, eps }), /hold 4/);
+    using beside = backend.alloc([1, 2, 6]);
+    refused(
+      () => groupNorm(x, four, four, { groups: 2, eps, beside }),
+      /group_norm: batch and space must agree/,
+    );
     refused(() => groupNorm(four, four, four, { groups: 2, eps }), /x must be/);
     groupNorm(x, four, four, { groups: 2, eps }).dispose();
   }
