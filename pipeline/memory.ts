@@ -133,8 +133,11 @@ export async function estimateMemory(
   const short: FullRequest = {
     ...request,
     steps: Math.min(2, request.steps),
-    // Seeds are alike too: one is sampled while the best one before it is kept.
-    ...(request.bestOf === undefined ? {} : { bestOf: 2 }),
+    // Seeds are alike too: one is sampled while the best one before it is kept, and finds the buffers of one that
+    // was sampled so.
+    ...(request.bestOf === undefined
+      ? {}
+      : { bestOf: Math.min(3, request.bestOf) }),
   };
   const { report } = await paint(networks, short, { memory: choice });
   return {
