@@ -137,7 +137,8 @@ export async function benchPasses(
         const replayed = replay(backend, product);
         const time = timer(backend, replayed.run);
         const runs = await runsPerSample(time, sampleSeconds);
-        alone.set(product.key, { ...replayed, time, runs, gflops: [] });
+        const { flops } = product;
+        alone.set(product.key, { ...replayed, flops, time, runs, gflops: [] });
       }
       const inARow = (): void => {
         for (const { key, count } of products) {
@@ -176,11 +177,8 @@ export async function benchPasses(
     }
     for (let round = 0; round < productRounds; round++) {
       say(`  round ${round + 1} of ${alone.size} products`);
-      for (const [key, product] of alone) {
-        const { flops } = jobs.flatMap((job) => job.products).find((p) =>
-          p.key === key
-        )!;
-        product.gflops.push(flops / await sample(product) / 1e9);
+      for (const product of alone.values()) {
+        product.gflops.push(product.flops / await sample(product) / 1e9);
       }
     }
   } finally {
@@ -214,6 +212,7 @@ interface Timed {
 
 /** A product that is run by itself. */
 interface Alone extends Timed, ReturnType<typeof replay> {
+  readonly flops: number;
   readonly gflops: number[];
 }
 

@@ -165,16 +165,17 @@ export function conv3x3(
       using _ = large;
       return first ? runNorm(first, large) : upsampleGrad(large, small);
     };
-    const grads: (Tensor | undefined)[] = sources.map(() => undefined);
-    if (sources.some((_, i) => needs[i])) {
-      using grad = back();
-      grads.splice(0, Infinity, ...splitChannels(grad, sources, needs));
+    const wanted = sources.some((_, i) => needs[i]);
+    using grad = wanted ? back() : undefined;
+    const grads = grad
+      ? splitChannels(grad, sources, needs)
+      : sources.map(() => undefined);
+    if (shift) {
+      grads.push(
+        needs[grads.length] ? sumCells(g!, shift, shiftFirst) : undefined,
+      );
     }
-    const next = (grad: () => Tensor): void => {
-      grads.push(needs[grads.length] ? grad() : undefined);
-    };
-    if (shift) next(() => sumCells(g!, shift, shiftFirst));
-    if (residual) next(() => g!.retain());
+    if (residual) grads.push(needs[grads.length] ? g!.retain() : undefined);
     return grads;
   });
   return y;

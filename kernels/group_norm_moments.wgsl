@@ -20,12 +20,10 @@ struct Sums { first: vec4f, second: vec4f }
 
 fn sums(t: u32, group: u32, mean: f32) -> Sums {
   let cells = p.cells / 4u;
-  let own = ownChannels(group);
-  let start = planeOwn(group) * cells;
-  var sums = sumsOwn(t, start, start + own * cells, mean);
+  let own = ownChannels(group) * cells;
+  var sums = sumsOwn(t, 0u, own, planeOwn(group) * cells, mean);
   if (BESIDE) {
-    let start = planeBeside(group) * cells;
-    let more = sumsBeside(t, start + own * cells, start + channelsOf() * cells, mean);
+    let more = sumsBeside(t, own, channelsOf() * cells, planeBeside(group) * cells, mean);
     sums.first += more.first;
     sums.second += more.second;
   }

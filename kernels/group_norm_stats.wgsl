@@ -53,14 +53,13 @@ fn slope(x: f32, g: f32, mean: f32, rstd: f32, c: u32) -> vec2f {
   return vec2f(q, q * xhat);
 }
 
-// A part of a group: its numbers [first, first + count), of which those before `own` are in x. Where they are in
-// either tensor, and in g, is what is added to their number in the group.
+// A part of a group: its numbers `first` to `end`, of which those before `own` are in x. The others lead from a
+// number in the group to where it is in either tensor, and in g.
 struct Part { first: u32, end: u32, own: u32, further: u32, furtherBeside: u32, group: u32 }
 
 fn sums(t: u32, n: Part, mean: f32) -> vec2f {
-  var mine = sumsOwn(t, n.first + n.further, n.own + n.further, mean);
-  // Where there is nothing, its place may be one before 0.
-  if (BESIDE && n.own < n.end) { mine += sumsBeside(t, n.own + n.furtherBeside, n.end + n.furtherBeside, mean); }
+  var mine = sumsOwn(t, n.first, n.own, n.further, mean);
+  if (BESIDE) { mine += sumsBeside(t, n.own, n.end, n.furtherBeside, mean); }
   return total(t, mine);
 }
 

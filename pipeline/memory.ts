@@ -133,8 +133,7 @@ export async function estimateMemory(
   const short: FullRequest = {
     ...request,
     steps: Math.min(2, request.steps),
-    // Seeds are alike too: one is sampled while the best one before it is kept, and finds the buffers of one that
-    // was sampled so.
+    // Seeds are alike too: from the third one on, each finds what one left that was sampled beside the best before it.
     ...(request.bestOf === undefined
       ? {}
       : { bestOf: Math.min(3, request.bestOf) }),
