@@ -447,6 +447,32 @@ test("conv3x3() sends a gradient only where one is wanted", async () => {
   }
 });
 
+test("conv3x3() sends a gradient to one of two tensors alone", async () => {
+  const [channels, eps] = [5, 1e-5];
+  for (const [height, width] of [[4, 8], [4, 3]] as const) { // on the way, and before
+    const x = input(1, [2, channels, height, width]);
+    const affine = [input(2, [channels], 1, 1.5), input(3, [channels])];
+    const ofNorm = (12 + Math.sqrt(channels * height * width / 64)) * U;
+    for (const wrt of [[0], [1]]) {
+      const held: Tensor[] = [];
+      await checkOp(`conv3x3 of ${height} x ${width}, gradient of ${wrt}`, {
+        inputs: [...apart(x, 2), ...affine, input(4, [3, channels, 3, 3])],
+        wrt,
+        held,
+        forward: (x, beside, weight, bias, kernel) => {
+          const u = winogradWeight(kernel);
+          held.push(u);
+          const norm = { weight, bias, beside, groups: 1, eps };
+          return [conv3x3(x, u, { norm })];
+        },
+      }, {
+        values: winogradBound(channels) + ofNorm,
+        grads: winogradBound(3) + 2 * ofNorm,
+      });
+    }
+  }
+});
+
 interface ConvCase {
   readonly x: readonly [number, number, number, number];
   readonly out: number;
