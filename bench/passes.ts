@@ -108,6 +108,7 @@ export async function benchPasses(
 ): Promise<PassReport> {
   using unet = await loadUnet(backend, source, { storage: weights });
   using plan = new WorkPlan(Infinity, backend.family, backend.matrix);
+  plan.halfTiles = backend.halfTiles;
   using planned = await loadUnet(
     plan,
     {

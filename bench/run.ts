@@ -100,7 +100,9 @@ export async function bench(
     winwinlay: `winwinlay ${project.version}`,
     date: new Date().toISOString().slice(0, 10),
     backend: backend.description,
-    kernels: `${backend.matrix ? "matrix" : backend.family} kernels`,
+    kernels: `${backend.matrix ? "matrix" : backend.family} kernels${
+      backend.halfTiles ? ", f16 tiles" : ""
+    }`,
     runtime: process.versions.bun
       ? `bun ${process.versions.bun}`
       : `deno ${process.versions["deno"]}`,

@@ -13,6 +13,7 @@ import {
   type KernelChoice,
   loadUnet,
   openFolder,
+  type TileTimes,
   unetForward,
   WebGpu,
 } from "../mod.ts";
@@ -39,6 +40,10 @@ interface SelfTest {
   readonly passSeconds?: number;
   /** Squared error over squared size, against the cpu backend. */
   readonly nmse?: number;
+  /** Seconds of a product with tiles of 16-bit weights in 32 and in 16 bits, where that was measured. */
+  readonly tileTimes?: TileTimes | undefined;
+  /** Whether they are kept in 16 bits. */
+  readonly halfTiles?: boolean;
   /** Why it failed. */
   readonly error?: string;
 }
@@ -136,12 +141,21 @@ function adapterLines(
   ];
 }
 
-function testLine({ backend, ok, passSeconds, nmse, error }: SelfTest): string {
+function testLine(
+  { backend, ok, passSeconds, nmse, tileTimes, halfTiles, error }: SelfTest,
+): string {
+  const ms = (seconds: number): string =>
+    `${(seconds * 1000).toPrecision(2)} ms`;
   return [
     backend.padEnd(7),
     ok ? "right" : "WRONG",
     passSeconds === undefined ? "" : formatPass(passSeconds),
     nmse === undefined ? "" : `nmse ${nmse.toExponential(0)}`,
+    tileTimes === undefined
+      ? ""
+      : `tiles of 16-bit weights: ${halfTiles ? "f16" : "f32"} (f32 ${
+        ms(tileTimes.f32)
+      }, f16 ${ms(tileTimes.f16)})`,
     error ?? "",
   ].filter((part) => part !== "").join("  ");
 }
@@ -180,6 +194,7 @@ async function selfTest(
 ): Promise<SelfTest> {
   try {
     const backend = await WebGpu.open({ device: choice, kernels });
+    const { tileTimes, halfTiles } = backend;
     const { eps, seconds } = await unetPass(backend, signal);
     let [error, size] = [0, 0];
     expected.forEach((y, i) => {
@@ -188,7 +203,13 @@ async function selfTest(
     });
     const nmse = error / size;
     const ok = nmse < WORST_NMSE; // false for NaN
-    return { backend: choice, ok, passSeconds: seconds, nmse };
+    return {
+      backend: choice,
+      ok,
+      passSeconds: seconds,
+      nmse,
+      ...tileTimes ? { tileTimes, halfTiles } : {},
+    };
   } catch (error) {
     signal.throwIfAborted();
     return { backend: choice, ok: false, error: (error as Error).message };

@@ -139,6 +139,11 @@ export interface Backend extends Disposable {
   readonly matrix?: MatrixUnits | undefined;
   /** Whether products may round what they multiply to 16 bits: while a network runs that bears it. */
   halfProducts: boolean;
+  /**
+   * Whether tiles of weights that are stored in 16 bits stay so in the gpu family, for devices with shader-f16. The
+   * numbers are the same; which is faster depends on the adapter, see `tileTimes`.
+   */
+  halfTiles: boolean;
   /** The tape that records now, if any. Ops consult it. */
   tape: Recorder | undefined;
   /** Bytes held. */

@@ -118,7 +118,6 @@ function run(
   const [M, N, K] = [channels, batch * toCells, from * kernel * kernel];
   const { backend } = x;
   const y = backend.alloc([batch, channels, toHeight, toWidth]);
-  const A_HALF = Number(weight.type === "f16");
   if (takesMatrix(x, geometry, toWidth, toCells)) {
     using turned = grad ? turnedWeight(weight) : undefined;
     using peaks = grad ? largest(x) : undefined;
@@ -143,7 +142,8 @@ function run(
   using sums = parts > 1
     ? backend.alloc([batch, parts, M, toCells])
     : undefined;
-  backend.dispatch(tiledKernel(KERNEL, tile), {
+  const found = tiledKernel(KERNEL, tile, weight);
+  backend.dispatch(found.kernel, {
     bind: [weight, x, bias ?? x, shift ?? x, residual ?? x, sums ?? y],
     params: {
       M,
@@ -162,6 +162,7 @@ function run(
       each,
     },
     constants: {
+      ...found.constants,
       LONG: isLong(K),
       A_LINES: Number(!grad && K % 4 === 0),
       FOURS: Number(toWidth % 4 === 0),
@@ -169,7 +170,6 @@ function run(
       STRIDE: stride,
       GRAD: Number(grad),
       DOUBLED: Number(doubled),
-      A_HALF,
       BIAS: Number(!sums && bias !== undefined),
       SHIFT: Number(!sums && shift !== undefined),
       RESIDUAL: Number(!sums && residual !== undefined),

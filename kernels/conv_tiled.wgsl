@@ -27,7 +27,7 @@ struct Params {
   shiftFirst: u32,
   parts: u32, each: u32, // a multiple of STEP, or K
 }
-@group(0) @binding(0) var<storage, read> a: array<vec2u>; // w
+@group(0) @binding(0) var<storage, read> a: array<Words>; // w
 @group(0) @binding(1) var<storage, read> x: array<f32>; // [batch, channels, height, width]
 @group(0) @binding(2) var<storage, read> bias: array<f32>; // [M]
 @group(0) @binding(3) var<storage, read> shift: array<f32>; // M of each batch element, or of all
@@ -52,17 +52,17 @@ fn placeOfA(i: u32) -> vec2u {
 
 fn placeOfB(i: u32) -> vec2u { return vec2u(quad, i / (TN / 4u)); }
 
-fn weight(m: u32, k: u32) -> f32 {
-  if (m >= p.M) { return 0.0; }
+fn weight(m: u32, k: u32) -> NumberOfA {
+  if (m >= p.M) { return NumberOfA(); }
   var at = m * p.K + k;
   if (GRAD) { at = (k / TAPS * p.M + m) * TAPS + k % TAPS; }
   return numberOfA(at);
 }
 
-fn readA(m: u32, k: u32) -> vec4f {
-  if (k >= p.K || m >= p.M) { return vec4f(); }
+fn readA(m: u32, k: u32) -> QuadOfA {
+  if (k >= p.K || m >= p.M) { return QuadOfA(); }
   if (A_LINES) { return fourOfA(m * p.K + k); }
-  return vec4f(weight(m, k), weight(m + 1u, k), weight(m + 2u, k), weight(m + 3u, k));
+  return QuadOfA(weight(m, k), weight(m + 1u, k), weight(m + 2u, k), weight(m + 3u, k));
 }
 
 fn cell(plane: u32, row: u32, column: u32, inside: bool) -> f32 {

@@ -34,6 +34,8 @@ export class Cpu implements Backend {
   readonly matrix: MatrixUnits | undefined;
   /** See `Backend`. */
   halfProducts = false;
+  /** See `Backend`. */
+  halfTiles = false;
   #live = 0;
   #peak = 0;
   readonly #free = new Map<number, Float64Array[]>();

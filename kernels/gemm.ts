@@ -227,7 +227,6 @@ export function gemm(
     shift?.tensor ?? a.tensor,
     c.tensor,
   ];
-  const A_HALF = Number(a.tensor.type === "f16");
   if (
     variant === "tiled" || variant === "auto" && backend.family === "gpu"
   ) {
@@ -250,12 +249,13 @@ export function gemm(
     const { tile, parts, each } = cutOn(backend, M, N, K);
     using sums = parts > 1 ? backend.alloc([batch, parts, M, N]) : undefined;
     const [A, B, onRows, onAll, , C] = bind;
-    backend.dispatch(tiledKernel(GEMM_TILED, tile), {
+    const { kernel, constants } = tiledKernel(GEMM_TILED, tile, A);
+    backend.dispatch(kernel, {
       bind: [A, B, onRows, onAll, sums ?? C, B],
       params: { ...params, parts, each },
       constants: {
+        ...constants,
         LONG: isLong(K),
-        A_HALF,
         A_ROW: Number(aRow),
         B_ROW: Number(bRow),
         BIAS: Number(!sums && bias !== undefined),
@@ -320,7 +320,7 @@ export function gemm(
   backend.dispatch(vec4 ? GEMM_VEC4 : GEMM, {
     bind,
     params: { ...params, across, block: K > 64 ? 32 : K },
-    constants: { A_HALF },
+    constants: { A_HALF: Number(a.tensor.type === "f16") },
     groups: [
       Math.ceil(N / (across * 8)),
       Math.ceil(M / (THREADS / across * rows)),

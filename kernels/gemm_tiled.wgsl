@@ -19,7 +19,7 @@ struct Params {
   parts: u32, each: u32, // a multiple of STEP, or K
   alpha: f32,
 }
-@group(0) @binding(0) var<storage, read> a: array<vec2u>;
+@group(0) @binding(0) var<storage, read> a: array<Words>;
 @group(0) @binding(1) var<storage, read> b: array<f32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>; // [M]
 @group(0) @binding(3) var<storage, read> residual: array<f32>; // like c
@@ -50,17 +50,17 @@ fn placeOfB(i: u32) -> vec2u {
   return vec2u(i % (TN / 4u), i / (TN / 4u));
 }
 
-fn inRows(m: u32, at: u32) -> f32 {
-  if (m >= p.M) { return 0.0; }
+fn inRows(m: u32, at: u32) -> NumberOfA {
+  if (m >= p.M) { return NumberOfA(); }
   return numberOfA(at);
 }
 
-fn readA(m: u32, k: u32) -> vec4f {
-  if (k >= p.K || m >= p.M) { return vec4f(); }
+fn readA(m: u32, k: u32) -> QuadOfA {
+  if (k >= p.K || m >= p.M) { return QuadOfA(); }
   let step = select(1u, p.lda, A_ROW);
   let at = startA + m * step + k * select(p.lda, 1u, A_ROW);
   if (A_LINES || A_QUAD) { return fourOfA(at); }
-  return vec4f(
+  return QuadOfA(
     inRows(m, at),
     inRows(m + 1u, at + step),
     inRows(m + 2u, at + 2u * step),

@@ -41,6 +41,8 @@ export class Plan implements Backend {
   readonly matrix: MatrixUnits | undefined;
   /** See `Backend`. */
   halfProducts = false;
+  /** See `Backend`. */
+  halfTiles = false;
   readonly #kernels = new Map<string, PlannedKernel>();
   #flops = 0;
   #dispatches = 0;

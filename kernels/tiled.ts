@@ -1,6 +1,11 @@
-/** Products of the gpu family in 32 bits: tiles that the threads of a workgroup share through its memory. */
+/**
+ * Products of the gpu family in 32 bits: tiles that the threads of a workgroup share through its memory. Those of
+ * weights that are stored in 16 bits may be kept so, which takes half the bytes and a conversion; see `halfTiles`.
+ */
+import halvesWgsl from "./tiled_halves.wgsl" with { type: "text" };
 import wgsl from "./tiled.wgsl" with { type: "text" };
-import type { Kernel } from "./backend.ts";
+import wordsWgsl from "./tiled_words.wgsl" with { type: "text" };
+import type { Kernel, Params, Tensor } from "./backend.ts";
 import { columns, rows, type Tile } from "./tiles.ts";
 import { constants, each, fill, once } from "./write_wgsl.ts";
 
@@ -15,13 +20,31 @@ export function isLong(K: number): number {
 }
 
 /**
- * A kernel for a tile.
+ * A kernel for a tile, and the constants that say how A is stored.
  *
  * @param kernel Its `wgsl` is what the main function calls.
+ * @param a The left matrix.
  */
-export function tiledKernel(kernel: Kernel, tile: Tile): Kernel {
+export function tiledKernel(
+  kernel: Kernel,
+  tile: Tile,
+  { type, backend }: Pick<Tensor, "type" | "backend">,
+): { readonly kernel: Kernel; readonly constants: Params } {
   const name = `${kernel.name}_${rows(tile)}x${columns(tile)}`;
-  return once(name, () => ({ ...kernel, wgsl: write(kernel.wgsl, tile) }));
+  if (type === "f16" && backend.halfTiles) {
+    const half = once(`${name}_half`, () => ({
+      ...kernel,
+      wgsl: "enable f16;\n" + halvesWgsl + write(kernel.wgsl, tile),
+    }));
+    return { kernel: half, constants: {} };
+  }
+  return {
+    kernel: once(name, () => ({
+      ...kernel,
+      wgsl: wordsWgsl + write(kernel.wgsl, tile),
+    })),
+    constants: { A_HALF: Number(type === "f16") },
+  };
 }
 
 /** The WGSL, with a variable for each sum. */
@@ -76,7 +99,7 @@ function write(load: string, tile: Tile): string {
           at,
           `columns[nb${i}.y * ACROSS_B + nb${i}.x] = xb${i};`,
         )),
-    multiply: "let a = rows[k * ACROSS_A + l.y];\n" +
+    multiply: "let a = vec4f(rows[k * ACROSS_A + l.y]);\n" +
       each(
         QUADS,
         (q) => `let b${q} = columns[k * ACROSS_B + l.x + ${q * TX}u];`,

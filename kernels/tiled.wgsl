@@ -1,31 +1,16 @@
 // The main function of gemm_tiled and conv_tiled, whose source stands before it: they say where numbers lie and what is
 // done with a sum. tiled.ts writes the sizes of a tile, STEP and BLOCK, and what is in braces with an @: sums are
 // registers, and what a thread copies is read at once.
-//   a: array<vec2u>, two f32 by their bits, or four f16
+//   a: array<Words>, as tiled_words.wgsl or tiled_halves.wgsl has them, with what reads it and the type of a tile of A
 //   begin(w, thread); placeOfA(i), placeOfB(i): the quad of rows or columns, from the tile's first on, and the k of what
 //   a thread copies i-th; readA(m, k): A[m to m + 3, k], or A[m, k to k + 3] if A_LINES, where placeOfA gives a row;
 //   readB(k, n): B[k, n to n + 3]; put(m, n, sums)
-override A_HALF: bool = false; // a holds f16
 override A_LINES: bool = false; // A has contiguous k, all aligned to 4
 override LONG: bool = false; // K is longer than a block
 const ACROSS_A = TM / 4u + 1u; // one quad more than is used, against conflicts of memory banks
 const ACROSS_B = TN / 4u + 1u;
-var<workgroup> rows: array<vec4f, STEP * ACROSS_A>; // [STEP][ACROSS_A], each 4 rows of one k
+var<workgroup> rows: array<QuadOfA, STEP * ACROSS_A>; // [STEP][ACROSS_A], each 4 rows of one k
 var<workgroup> columns: array<vec4f, STEP * ACROSS_B>;
-
-fn numberOfA(at: u32) -> f32 {
-  if (A_HALF) { return unpack2x16float(a[at / 4u][at / 2u % 2u] >> (at % 2u * 16u)).x; }
-  return bitcast<f32>(a[at / 2u][at % 2u]);
-}
-
-// Four numbers that lie side by side from a multiple of 4 on.
-fn fourOfA(at: u32) -> vec4f {
-  if (A_HALF) {
-    let words = a[at / 4u];
-    return vec4f(unpack2x16float(words.x), unpack2x16float(words.y));
-  }
-  return vec4f(bitcast<vec2f>(a[at / 2u]), bitcast<vec2f>(a[at / 2u + 1u]));
-}
 
 @compute @workgroup_size(TX, TY)
 fn main(

@@ -44,9 +44,12 @@ import { type Compiled, Pipelines } from "./pipelines.ts";
 import { checkTensorBytes, Pool } from "./pool.ts";
 import { Recording } from "./recording.ts";
 import { StageTextures } from "./stage_textures.ts";
+import { prefersHalfTiles, type TileTimes, tileTimes } from "./tile_times.ts";
 
 const UNIFORM_STEP = 256; // minUniformBufferOffsetAlignment's default
 const UNIFORM_SLOTS = 2048;
+/** What was measured in this process, by adapter. */
+const measured = new Map<string, Promise<TileTimes | undefined>>();
 /** Runs that are submitted together: a GPU computes while the next ones are recorded; a processor has to do both. */
 const SUBMITTED = { software: UNIFORM_SLOTS, gpu: 128 } as const;
 const WRITTEN_BYTES = 32 * 2 ** 20; // staged by the runtime until something is submitted
@@ -73,6 +76,10 @@ export class WebGpu implements Backend {
   readonly matrix: MatrixUnits | undefined;
   /** See `Backend`. */
   halfProducts = false;
+  /** See `Backend`. */
+  halfTiles = false;
+  /** What `halfTiles` was chosen by, where it was measured. */
+  tileTimes: TileTimes | undefined = undefined;
   /** See `Backend`. */
   tape: Recorder | undefined = undefined;
   /** See `Backend`. */
@@ -183,7 +190,45 @@ export class WebGpu implements Backend {
         `${opened.info.description} (${opened.choice})`,
       )
       : undefined;
-    return new WebGpu(opened, await requestDevice(opened), family, units);
+    const backend = new WebGpu(
+      opened,
+      await requestDevice(opened),
+      family,
+      units,
+    );
+    // Processors that are made to run these kernels need not do so fast.
+    if (family === "gpu" && !opened.info.isFallbackAdapter) {
+      await backend.chooseTiles();
+    }
+    return backend;
+  }
+
+  /**
+   * Sets `halfTiles` to what is faster in the gpu family, measured once per adapter and process on a device of its
+   * own; it stays false without shader-f16, or where such kernels do not run. `open` does this on GPUs.
+   *
+   * @param size Rows, columns and terms of the product that is timed.
+   */
+  async chooseTiles(size?: readonly [number, number, number]): Promise<void> {
+    if (!this.adapter.features.includes("shader-f16")) return;
+    const key = JSON.stringify([this.adapter.choice, this.adapter.info]);
+    let found = measured.get(key);
+    if (!found) measured.set(key, found = this.#measureTiles(size));
+    this.tileTimes = await found;
+    this.halfTiles = this.tileTimes !== undefined &&
+      prefersHalfTiles(this.tileTimes);
+  }
+
+  async #measureTiles(
+    size?: readonly [number, number, number],
+  ): Promise<TileTimes | undefined> {
+    const device = await requestDevice(this.adapter);
+    using backend = new WebGpu(this.adapter, device, this.family, undefined);
+    try {
+      return await tileTimes(backend, size);
+    } catch {
+      return undefined;
+    }
   }
 
   /** How many bind groups are kept; it stops growing once steps repeat. */

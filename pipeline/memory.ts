@@ -68,6 +68,8 @@ export interface MemoryLimits {
   readonly family?: KernelFamily;
   /** Its matrix units, if they are used. */
   readonly matrix?: MatrixUnits | undefined;
+  /** Its `Backend.halfTiles`, which says what must be compiled. Default false. */
+  readonly halfTiles?: boolean;
 }
 
 /** Latent cells along a tile's side that are tried, after the whole. Smaller ones show seams. */
@@ -123,11 +125,12 @@ export async function estimateMemory(
   model: PlannedModel,
   request: FullRequest,
   choice: MemoryChoice,
-  { maxTensorBytes, family, matrix }: MemoryLimits = {
+  { maxTensorBytes, family, matrix, halfTiles = false }: MemoryLimits = {
     maxTensorBytes: Infinity,
   },
 ): Promise<MemoryEstimate> {
   using plan = new Plan(maxTensorBytes, family, matrix);
+  plan.halfTiles = halfTiles;
   const networks = await planNetworks(plan, model, choice.weights);
   // Steps are alike, and a guided one has also what one without guidance has.
   const short: FullRequest = {
@@ -273,6 +276,6 @@ export function limitsOf(
   backend: Backend,
   bytes: number | undefined,
 ): MemoryLimits {
-  const { maxTensorBytes, family, matrix } = backend;
-  return { maxTensorBytes, family, matrix, bytes };
+  const { maxTensorBytes, family, matrix, halfTiles } = backend;
+  return { maxTensorBytes, family, matrix, halfTiles, bytes };
 }
