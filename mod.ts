@@ -505,7 +505,7 @@ export {
   type KernelChoice,
 } from "./kernels/family.ts";
 export { type MatrixUnits } from "./kernels/matrix_units.ts";
-export { type TileTimes } from "./kernels/tile_times.ts";
+export { describeTiles, type TileTimes } from "./kernels/tile_times.ts";
 export { type DeviceMemory, deviceMemory } from "./kernels/device_memory.ts";
 export { Plan } from "./kernels/plan.ts";
 export { Cpu } from "./kernels/cpu.ts";

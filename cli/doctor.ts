@@ -8,6 +8,7 @@ import {
   type ChosenFamily,
   Cpu,
   describeAdapters,
+  describeTiles,
   embeddedModel,
   type Floats,
   type KernelChoice,
@@ -144,18 +145,14 @@ function adapterLines(
 function testLine(
   { backend, ok, passSeconds, nmse, tileTimes, halfTiles, error }: SelfTest,
 ): string {
-  const ms = (seconds: number): string =>
-    `${(seconds * 1000).toPrecision(2)} ms`;
   return [
     backend.padEnd(7),
     ok ? "right" : "WRONG",
     passSeconds === undefined ? "" : formatPass(passSeconds),
     nmse === undefined ? "" : `nmse ${nmse.toExponential(0)}`,
-    tileTimes === undefined
-      ? ""
-      : `tiles of 16-bit weights: ${halfTiles ? "f16" : "f32"} (f32 ${
-        ms(tileTimes.f32)
-      }, f16 ${ms(tileTimes.f16)})`,
+    tileTimes && halfTiles !== undefined
+      ? describeTiles(tileTimes, halfTiles)
+      : "",
     error ?? "",
   ].filter((part) => part !== "").join("  ");
 }
@@ -194,6 +191,8 @@ async function selfTest(
 ): Promise<SelfTest> {
   try {
     const backend = await WebGpu.open({ device: choice, kernels });
+    // Known already but on processors that are made to run kernels for GPUs.
+    if (backend.family === "gpu") await backend.chooseTiles();
     const { tileTimes, halfTiles } = backend;
     const { eps, seconds } = await unetPass(backend, signal);
     let [error, size] = [0, 0];

@@ -68,3 +68,14 @@ export async function tileTimes(
 export function prefersHalfTiles({ f32, f16 }: TileTimes): boolean {
   return f16 < GAIN * f32;
 }
+
+/** Times and choice, for people. */
+export function describeTiles(
+  { f32, f16 }: TileTimes,
+  halfTiles: boolean,
+): string {
+  const ms = (seconds: number): string => (1000 * seconds).toFixed(2);
+  return `tiles of 16-bit weights: ${halfTiles ? "f16" : "f32"} (f32 ${
+    ms(f32)
+  }, f16 ${ms(f16)} ms)`;
+}

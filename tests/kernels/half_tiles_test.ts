@@ -13,7 +13,11 @@ import { gemm } from "../../kernels/gemm.ts";
 import { toHalves } from "../../kernels/half.ts";
 import { Plan } from "../../kernels/plan.ts";
 import { Tape } from "../../kernels/tape.ts";
-import { prefersHalfTiles, tileTimes } from "../../kernels/tile_times.ts";
+import {
+  describeTiles,
+  prefersHalfTiles,
+  tileTimes,
+} from "../../kernels/tile_times.ts";
 import { WebGpu } from "../../kernels/webgpu.ts";
 import { BACKEND, DEVICE, KERNELS, testBackend } from "../backend.ts";
 import { rand } from "../compare.ts";
@@ -157,6 +161,10 @@ test("prefersHalfTiles() leaves what is within noise as it is", () => {
   assert.equal(prefersHalfTiles({ f32: 1, f16: 0.96 }), true);
   assert.equal(prefersHalfTiles({ f32: 1, f16: 0.98 }), false);
   assert.equal(prefersHalfTiles({ f32: 1, f16: 1.1 }), false);
+  assert.equal(
+    describeTiles({ f32: 0.00125, f16: 0.001 }, true),
+    "tiles of 16-bit weights: f16 (f32 1.25, f16 1.00 ms)",
+  );
 });
 
 test("tileTimes() runs both kernels as often and leaves nothing", async () => {
