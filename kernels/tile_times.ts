@@ -12,12 +12,12 @@ export interface TileTimes {
 
 /** A projection of SD1.5 at 512 pixels. */
 const SIZE = [320, 4096, 320] as const;
-/** Seconds that a sample takes at least, so that waiting for it does not count. */
-const SAMPLE = 4e-3;
-const MOST_RUNS = 50;
+/** Seconds that a sample takes at least: some runtimes ask once a millisecond whether it is done. */
+const SAMPLE = 10e-3;
+const MOST_RUNS = 512;
 const SAMPLES = 5;
 /** Tiles in 16 bits must take less than this of the time: what is within noise stays as it is. */
-const GAIN = 0.97;
+const GAIN = 0.95;
 
 /**
  * Times one product both ways, in turn. The backend's `halfTiles` is afterwards what it was.
@@ -52,9 +52,10 @@ export async function tileTimes(
     return (performance.now() - start) / 1000 / runs;
   };
   for (const half of [false, true]) await seconds(half, 1); // compiles
-  const runs = Math.ceil(
-    Math.min(MOST_RUNS, SAMPLE / await seconds(false, 1)),
-  );
+  let runs = 1;
+  while (runs < MOST_RUNS && runs * await seconds(false, runs) < SAMPLE) {
+    runs *= 2;
+  }
   const samples: [f32: number, f16: number][] = [];
   for (let i = 0; i < SAMPLES; i++) {
     samples.push([await seconds(false, runs), await seconds(true, runs)]);

@@ -222,10 +222,10 @@ export class WebGpu implements Backend {
   async #measureTiles(
     size?: readonly [number, number, number],
   ): Promise<TileTimes | undefined> {
-    const device = await requestDevice(this.adapter);
-    using backend = new WebGpu(this.adapter, device, this.family, undefined);
     try {
-      return await tileTimes(backend, size);
+      const device = await requestDevice(this.adapter);
+      using own = new WebGpu(this.adapter, device, this.family, undefined);
+      return await tileTimes(own, size);
     } catch {
       return undefined;
     }

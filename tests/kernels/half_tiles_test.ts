@@ -158,8 +158,8 @@ if (BACKEND === "webgpu" && KERNELS === "gpu") {
 }
 
 test("prefersHalfTiles() leaves what is within noise as it is", () => {
-  assert.equal(prefersHalfTiles({ f32: 1, f16: 0.96 }), true);
-  assert.equal(prefersHalfTiles({ f32: 1, f16: 0.98 }), false);
+  assert.equal(prefersHalfTiles({ f32: 1, f16: 0.94 }), true);
+  assert.equal(prefersHalfTiles({ f32: 1, f16: 0.96 }), false);
   assert.equal(prefersHalfTiles({ f32: 1, f16: 1.1 }), false);
   assert.equal(
     describeTiles({ f32: 0.00125, f16: 0.001 }, true),
@@ -180,9 +180,11 @@ test("tileTimes() runs both kernels as often and leaves nothing", async () => {
   assert.ok(f32 > 0 && f16 > 0);
   assert.equal(runs.size, 2);
   const half = runs.get("gemm_tiled_32x128_half")!;
-  assert.ok(half > 1);
-  // One more tells how often to run both.
-  assert.equal(runs.get("gemm_tiled_32x128"), half + 1);
+  const inSample = (half - 1) / 5;
+  assert.ok(Number.isInteger(Math.log2(inSample)), `${half}`);
+  // How many a sample takes was found with these: 1, 2, 4 and so on, some of them by the last power.
+  const found = runs.get("gemm_tiled_32x128")! - half;
+  assert.ok(found >= inSample - 1 && found <= 2 * inSample - 1, `${found}`);
   assert.equal(plan.halfTiles, false);
   assert.equal(plan.memory.liveBytes, 0);
 });
