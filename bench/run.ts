@@ -3,10 +3,12 @@ import os from "node:os";
 import process from "node:process";
 import {
   Cpu,
+  describeTiles,
   embeddedModel,
   open,
   openBackend,
   openCheckpoint,
+  WebGpu,
 } from "../mod.ts";
 import project from "../deno.json" with { type: "json" };
 import type { Backend } from "../kernels/backend.ts";
@@ -96,12 +98,13 @@ export async function bench(
   const sampleSeconds = quick ? 0.1 : 0.2;
   const options = openOptions(flags);
   using backend = await openBackend(options);
+  const tileTimes = backend instanceof WebGpu ? backend.tileTimes : undefined;
   const about = {
     winwinlay: `winwinlay ${project.version}`,
     date: new Date().toISOString().slice(0, 10),
     backend: backend.description,
     kernels: `${backend.matrix ? "matrix" : backend.family} kernels${
-      backend.halfTiles ? ", f16 tiles" : ""
+      tileTimes ? `, ${describeTiles(tileTimes, backend.halfTiles)}` : ""
     }`,
     runtime: process.versions.bun
       ? `bun ${process.versions.bun}`
