@@ -106,7 +106,7 @@ async function listSuites(): Promise<Suite[]> {
     WINWINLAY_TEST_GOLDEN: "op-,block-,unet-tiny-sd15-32,unet-tiny-sdxl-32",
   };
   const ops =
-    /\/(gemm|conv|attention|linear|family|group_norm|layer_norm)_test\.ts$/;
+    /\/(gemm|half_tiles|conv|attention|linear|family|group_norm|layer_norm)_test\.ts$/;
   const familyOps = backend.filter((path) => ops.test(path));
   const familyAll = backend.filter((path) =>
     ops.test(path) || /\/(golden|storage|same_pixels)_test\.ts$/.test(path)
