@@ -104,7 +104,7 @@ export async function bench(
     date: new Date().toISOString().slice(0, 10),
     backend: backend.description,
     kernels: `${backend.matrix ? "matrix" : backend.family} kernels${
-      tileTimes ? `, ${describeTiles(tileTimes, backend.halfTiles)}` : ""
+      tileTimes ? `, ${describeTiles(tileTimes)}` : ""
     }`,
     runtime: process.versions.bun
       ? `bun ${process.versions.bun}`

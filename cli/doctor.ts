@@ -42,7 +42,7 @@ interface SelfTest {
   /** Squared error over squared size, against the cpu backend. */
   readonly nmse?: number;
   /** Seconds of a product with tiles of 16-bit weights in 32 and in 16 bits, where that was measured. */
-  readonly tileTimes?: TileTimes | undefined;
+  readonly tileTimes?: TileTimes;
   /** Whether they are kept in 16 bits. */
   readonly halfTiles?: boolean;
   /** Why it failed. */
@@ -143,16 +143,14 @@ function adapterLines(
 }
 
 function testLine(
-  { backend, ok, passSeconds, nmse, tileTimes, halfTiles, error }: SelfTest,
+  { backend, ok, passSeconds, nmse, tileTimes, error }: SelfTest,
 ): string {
   return [
     backend.padEnd(7),
     ok ? "right" : "WRONG",
     passSeconds === undefined ? "" : formatPass(passSeconds),
     nmse === undefined ? "" : `nmse ${nmse.toExponential(0)}`,
-    tileTimes && halfTiles !== undefined
-      ? describeTiles(tileTimes, halfTiles)
-      : "",
+    tileTimes ? describeTiles(tileTimes) : "",
     error ?? "",
   ].filter((part) => part !== "").join("  ");
 }

@@ -71,12 +71,10 @@ export function prefersHalfTiles({ f32, f16 }: TileTimes): boolean {
 }
 
 /** Times and choice, for people. */
-export function describeTiles(
-  { f32, f16 }: TileTimes,
-  halfTiles: boolean,
-): string {
+export function describeTiles(times: TileTimes): string {
+  const { f32, f16 } = times;
   const ms = (seconds: number): string => (1000 * seconds).toFixed(2);
-  return `tiles of 16-bit weights: ${halfTiles ? "f16" : "f32"} (f32 ${
-    ms(f32)
-  }, f16 ${ms(f16)} ms)`;
+  return `tiles of 16-bit weights: ${
+    prefersHalfTiles(times) ? "f16" : "f32"
+  } (f32 ${ms(f32)}, f16 ${ms(f16)} ms)`;
 }

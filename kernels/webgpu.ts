@@ -48,7 +48,7 @@ import { prefersHalfTiles, type TileTimes, tileTimes } from "./tile_times.ts";
 
 const UNIFORM_STEP = 256; // minUniformBufferOffsetAlignment's default
 const UNIFORM_SLOTS = 2048;
-/** What was measured in this process, by adapter. */
+/** What was measured in this process or worker, by adapter. */
 const measured = new Map<string, Promise<TileTimes | undefined>>();
 /** Runs that are submitted together: a GPU computes while the next ones are recorded; a processor has to do both. */
 const SUBMITTED = { software: UNIFORM_SLOTS, gpu: 128 } as const;
@@ -204,8 +204,8 @@ export class WebGpu implements Backend {
   }
 
   /**
-   * Sets `halfTiles` to what is faster in the gpu family, measured once per adapter and process on a device of its
-   * own; it stays false without shader-f16, or where such kernels do not run. `open` does this on GPUs.
+   * Sets `halfTiles` to what is faster in the gpu family, measured once per adapter and process, or worker, on a
+   * device of its own; it stays false without shader-f16, or where such kernels do not run. `open` does this on GPUs.
    *
    * @param size Rows, columns and terms of the product that is timed.
    */

@@ -162,7 +162,7 @@ test("prefersHalfTiles() leaves what is within noise as it is", () => {
   assert.equal(prefersHalfTiles({ f32: 1, f16: 0.96 }), false);
   assert.equal(prefersHalfTiles({ f32: 1, f16: 1.1 }), false);
   assert.equal(
-    describeTiles({ f32: 0.00125, f16: 0.001 }, true),
+    describeTiles({ f32: 0.00125, f16: 0.001 }),
     "tiles of 16-bit weights: f16 (f32 1.25, f16 1.00 ms)",
   );
 });

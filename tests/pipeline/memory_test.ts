@@ -126,3 +126,14 @@ test("a model refuses a picture that cannot fit before it computes anything", as
   );
   assert.equal(passes, 0);
 });
+
+test("a plan compiles the tiles that the device has", async () => {
+  using backend = new Cpu("gpu");
+  for (const halfTiles of [false, true]) {
+    backend.halfTiles = halfTiles;
+    const found = await memoryLimits(backend, { memoryBytes: 1e12 });
+    const { kernels } = await planMemory(facts, found, { weights: "f16" });
+    const names = kernels.map(({ kernel: { name } }) => name);
+    assert.equal(names.some((name) => name.endsWith("_half")), halfTiles);
+  }
+});
