@@ -27,7 +27,15 @@ const COL2IM: Kernel = {
   name: "col2im",
   wgsl: col2imWgsl,
   bindings: "rw",
-  params: ["count", "height", "width", "outHeight", ...GEOMETRY],
+  params: [
+    "count",
+    "height",
+    "width",
+    "outHeight",
+    ...GEOMETRY,
+    "down",
+    "across",
+  ],
   ref: col2imRef,
 };
 
@@ -156,7 +164,9 @@ export function convColumnsGrad(
         { tensor: back, stride: cells, batchStride: here * taps * cells },
         { batch: many, a: "column", work: depth * cells * out },
       );
-      const count = many * here * height * width;
+      const down = Math.ceil((height + geometry.top) / geometry.stride);
+      const across = Math.ceil((width + geometry.left) / geometry.stride);
+      const count = many * here * down * across;
       backend.dispatch(COL2IM, {
         bind: [back, dx],
         params: {
@@ -165,6 +175,8 @@ export function convColumnsGrad(
           width,
           outHeight,
           outWidth,
+          down,
+          across,
           count,
           plane: b * channels + channel,
           planes: many * here,

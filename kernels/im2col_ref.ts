@@ -51,10 +51,9 @@ export function col2imRef(
   [columns, x]: readonly Float64Array[],
   p: Params,
 ): void {
-  const { plane = 0, count = 0, height = 1, width = 1 } = p;
+  const { plane = 0, planes = 1, height = 1, width = 1 } = p;
   const { outHeight = 1, outWidth = 1 } = p;
-  const start = plane * height * width;
-  x!.fill(0, start, start + count);
+  x!.fill(0, plane * height * width, (plane + planes) * height * width);
   walk(p, [0, outHeight * outWidth], (column, pixel) => {
     if (pixel >= 0) x![pixel] = x![pixel]! + columns![column]!;
   });
