@@ -1,12 +1,13 @@
 /** Activations and their vjps. */
 import wgsl from "./activation.wgsl" with { type: "text" };
 import erfWgsl from "./erf.wgsl" with { type: "text" };
+import foursWgsl from "./fours.wgsl" with { type: "text" };
 import { activationRef, ACTIVATIONS } from "./activation_ref.ts";
-import { elementGroups, type Kernel, record, type Tensor } from "./backend.ts";
+import { type Kernel, record, runGroups, type Tensor } from "./backend.ts";
 
 const KERNEL: Kernel = {
   name: "activation",
-  wgsl: erfWgsl + wgsl,
+  wgsl: foursWgsl + erfWgsl + wgsl,
   bindings: "rrw",
   params: ["count"],
   ref: activationRef,
@@ -33,7 +34,7 @@ function run(x: Tensor, g: Tensor, kind: Activation, grad: boolean): Tensor {
     bind: [x, g, out],
     params: { count: x.size },
     constants: { KIND: ACTIVATIONS.indexOf(kind), GRAD: Number(grad) },
-    groups: elementGroups(x.size),
+    groups: runGroups(1, x.size),
   });
   return out;
 }

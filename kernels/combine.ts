@@ -1,17 +1,18 @@
 /** Weighted sums of tensors: residual additions, classifier-free guidance, gradient accumulation. */
 import wgsl from "./combine.wgsl" with { type: "text" };
+import foursWgsl from "./fours.wgsl" with { type: "text" };
 import {
-  elementGroups,
   expectSize,
   type Kernel,
   record,
+  runGroups,
   type Tensor,
 } from "./backend.ts";
 import { combineRef } from "./combine_ref.ts";
 
 const KERNEL: Kernel = {
   name: "combine",
-  wgsl,
+  wgsl: foursWgsl + wgsl,
   bindings: "rrw",
   params: ["count", "alpha:f", "beta:f"],
   ref: combineRef,
@@ -35,7 +36,7 @@ export function combine(
   x.backend.dispatch(KERNEL, {
     bind: [x, y, out],
     params: { count: x.size, alpha, beta },
-    groups: elementGroups(x.size),
+    groups: runGroups(1, x.size),
   });
   record([out], [x, y], [], ([g], needs) => [
     needs[0] ? scaled(g!, alpha) : undefined,

@@ -1,6 +1,8 @@
 /** The gated activation of the transformer's feed-forward layer. */
 import wgsl from "./geglu.wgsl" with { type: "text" };
 import erfWgsl from "./erf.wgsl" with { type: "text" };
+import foursWgsl from "./fours.wgsl" with { type: "text" };
+import onesWgsl from "./ones.wgsl" with { type: "text" };
 import {
   channelMajor,
   expectSize,
@@ -14,11 +16,17 @@ import { gemmTexel, texelFitsGated, texelPays } from "./gemm_texel.ts";
 import { linear } from "./linear.ts";
 
 const KERNEL: Kernel = {
-  name: "geglu",
-  wgsl: erfWgsl + wgsl,
+  name: "geglu_fours",
+  wgsl: foursWgsl + erfWgsl + wgsl,
   bindings: "rrw",
   params: ["batch", "plane"],
   ref: gegluRef,
+};
+/** Where a half of the channels does not come in fours. */
+const ONES: Kernel = {
+  ...KERNEL,
+  name: "geglu_ones",
+  wgsl: onesWgsl + erfWgsl + wgsl,
 };
 
 /**
@@ -42,7 +50,8 @@ export function geglu(x: Tensor): Tensor {
   };
   const out = x.backend.alloc([batch, channels / 2, ...x.shape.slice(2)]);
   const groups = runGroups(batch, params.plane);
-  x.backend.dispatch(KERNEL, {
+  const kernel = params.plane % 4 ? ONES : KERNEL;
+  x.backend.dispatch(kernel, {
     bind: [x, x, out],
     params,
     constants: { GRAD: 0 },
@@ -50,7 +59,7 @@ export function geglu(x: Tensor): Tensor {
   });
   record([out], [x], [x], ([g]) => {
     const dx = x.backend.alloc(x.shape);
-    x.backend.dispatch(KERNEL, {
+    x.backend.dispatch(kernel, {
       bind: [x, g!, dx],
       params,
       constants: { GRAD: 1 },

@@ -4,6 +4,7 @@
  * size; what is large goes in pieces, so that they stay small.
  */
 import erfWgsl from "./erf.wgsl" with { type: "text" };
+import foursWgsl from "./fours.wgsl" with { type: "text" };
 import narrowWgsl from "./gemm_narrow.wgsl" with { type: "text" };
 import wgsl from "./gemm_texel.wgsl" with { type: "text" };
 import loadWgsl from "./gemm_texel_load.wgsl" with { type: "text" };
@@ -20,7 +21,7 @@ import { threadsAcross } from "./tiles.ts";
 
 const KERNEL: Kernel = {
   name: "gemm_texel",
-  wgsl: erfWgsl + texelWgsl + loadWgsl + wgsl,
+  wgsl: foursWgsl + erfWgsl + texelWgsl + loadWgsl + wgsl,
   bindings: "abrrrw",
   params: [
     "M",

@@ -40,7 +40,7 @@ fn put(at: u32, add: f32, value: vec4f) {
 }
 
 fn gated(value: vec4f, gate: vec4f) -> vec4f {
-  return value * gate * vec4f(phi(gate.x), phi(gate.y), phi(gate.z), phi(gate.w));
+  return value * gate * phi(gate);
 }
 
 @compute @workgroup_size(THREADS)
