@@ -9,6 +9,8 @@
  * over the keys becomes `dS_uj = h_uj [j probed] - p_uj sum_i h_ui`.
  */
 import probeWgsl from "./attention_probe.wgsl" with { type: "text" };
+import foursWgsl from "./fours.wgsl" with { type: "text" };
+import onesWgsl from "./ones.wgsl" with { type: "text" };
 import scaleWgsl from "./scale_columns.wgsl" with { type: "text" };
 import gradWgsl from "./softmax_grad.wgsl" with { type: "text" };
 import {
@@ -72,11 +74,17 @@ const PROBE: Kernel = {
   ref: attentionProbeRef,
 };
 const GRAD: Kernel = {
-  name: "softmax_grad",
-  wgsl: gradWgsl,
+  name: "softmax_grad_fours",
+  wgsl: foursWgsl + gradWgsl,
   bindings: "wwrrr",
   params: ["batch", "keys", "columns", "queries", "first", "tokens"],
   ref: softmaxGradRef,
+};
+/** Where queries do not come in fours, or see but some keys. */
+const GRAD_ONES: Kernel = {
+  ...GRAD,
+  name: "softmax_grad_ones",
+  wgsl: onesWgsl + gradWgsl,
 };
 
 /** Keys of a workgroup of `softmax_grad`. */
@@ -368,7 +376,7 @@ function attend(
           { batch: z, a: "column", work },
         );
       }
-      backend.dispatch(GRAD, {
+      backend.dispatch(queries % 4 || causal ? GRAD_ONES : GRAD, {
         bind: [s, ds, rows, h ?? rows, probed ?? rows],
         params: { batch: z, keys, columns, queries, first, tokens },
         constants: {

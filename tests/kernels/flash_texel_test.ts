@@ -54,14 +54,14 @@ test("attention of the software family stores no scores where queries come in fo
   // Gradients on keys that come in no fours.
   const { there, back } = kernels(cross);
   assert.deepEqual(there, ["pack_lines", "flash_texel_16"]);
-  assert.ok(back.includes("softmax_grad"));
+  assert.ok(back.includes("softmax_grad_fours"));
   assert.ok(
     kernels({ ...cross, keys: 76 }, { probe: [3] }).back.includes(
-      "softmax_grad",
+      "softmax_grad_fours",
     ),
   );
   const grads = (sizes: AttentionSizes): boolean =>
-    !kernels(sizes).back.includes("softmax_grad");
+    !kernels(sizes).back.includes("softmax_grad_fours");
   // Wide heads where there is much to do, but not on the way back to keys.
   const much = { ...self, queries: 2048, keys: 2048 };
   assert.ok(!grads({ ...self, width: 17 }));
