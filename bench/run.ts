@@ -98,6 +98,7 @@ export async function bench(
   const sampleSeconds = quick ? 0.1 : 0.2;
   const options = openOptions(flags);
   using backend = await openBackend(options);
+  await backend.tuneFor("f16"); // SD1.5's
   const tileTimes = backend instanceof WebGpu ? backend.tileTimes : undefined;
   const about = {
     winwinlay: `winwinlay ${project.version}`,

@@ -163,6 +163,11 @@ export interface Backend extends Disposable {
    * the tensor begins and ends at even numbers.
    */
   writeHalf(tensor: Tensor, bits: Uint16Array, first?: number): void;
+  /**
+   * Finds out what is faster on this adapter for weights that are stored so, before what they need is planned. Results
+   * do not depend on it.
+   */
+  tuneFor(weights: StorageType): Promise<void>;
   /** Makes kernels ready ahead of their first run, all at once; the device compiles in the meantime. */
   prepare(kernels: readonly PlannedKernel[]): Promise<void>;
   /**

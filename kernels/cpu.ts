@@ -126,6 +126,11 @@ export class Cpu implements Backend {
   }
 
   /** See `Backend`. */
+  tuneFor(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  /** See `Backend`. */
   prepare(): Promise<void> {
     return Promise.resolve();
   }

@@ -147,6 +147,11 @@ export class Plan implements Backend {
   }
 
   /** See `Backend`. */
+  tuneFor(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  /** See `Backend`. */
   prepare(): Promise<void> {
     return Promise.resolve();
   }

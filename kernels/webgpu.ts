@@ -190,22 +190,21 @@ export class WebGpu implements Backend {
         `${opened.info.description} (${opened.choice})`,
       )
       : undefined;
-    const backend = new WebGpu(
-      opened,
-      await requestDevice(opened),
-      family,
-      units,
-    );
+    return new WebGpu(opened, await requestDevice(opened), family, units);
+  }
+
+  /** See `Backend`: chooses tiles on GPUs. */
+  async tuneFor(weights: StorageType): Promise<void> {
     // Processors that are made to run these kernels need not do so fast.
-    if (family === "gpu" && !opened.info.isFallbackAdapter) {
-      await backend.chooseTiles();
+    const { isFallbackAdapter } = this.adapter.info;
+    if (weights === "f16" && this.family === "gpu" && !isFallbackAdapter) {
+      await this.chooseTiles();
     }
-    return backend;
   }
 
   /**
    * Sets `halfTiles` to what is faster in the gpu family, measured once per adapter and process, or worker, on a
-   * device of its own; it stays false without shader-f16, or where such kernels do not run. `open` does this on GPUs.
+   * device of its own; it stays false without shader-f16, or where such kernels do not run.
    *
    * @param size Rows, columns and terms of the product that is timed.
    */

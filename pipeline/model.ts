@@ -132,9 +132,15 @@ export async function open(
     : [backend];
   let compiled = Promise.resolve();
   try {
-    const limits = await memoryLimits(backend, options);
-    const plan = await planAhead(facts, limits, options);
+    let limits = await memoryLimits(backend, options);
+    let plan = await planAhead(facts, limits, options);
     const weights = plan?.choice.weights ?? options.weights as StorageType;
+    const { halfTiles } = backend;
+    await backend.tuneFor(weights);
+    if (backend.halfTiles !== halfTiles) { // the same bytes by other kernels
+      limits = { ...limits, halfTiles: backend.halfTiles };
+      plan = await planAhead(facts, limits, options);
+    }
     compiled = backend.prepare(plan?.kernels ?? []);
     compiled.catch(() => {}); // said below, once the weights are there
     const { onnx = [] } = options;

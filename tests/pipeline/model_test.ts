@@ -1,6 +1,7 @@
 /** A model in a program: calls side by side, callbacks that fail, options that are wrong, a model that is gone. */
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
+import type { PlannedKernel, StorageType } from "../../kernels/backend.ts";
 import { Cpu } from "../../kernels/cpu.ts";
 import { generateInWorkers, type Model, open } from "../../mod.ts";
 
@@ -46,6 +47,35 @@ test("a picture that fails lets the next one in", () =>
       /steps must be/,
     );
   }));
+
+test("open() lets the device choose its tiles for the weights that it stores, before anything is compiled", async () => {
+  const halves = (kernels: readonly PlannedKernel[]): boolean =>
+    kernels.some(({ kernel: { name } }) => name.endsWith("_half"));
+  class Choosing extends Cpu {
+    readonly done: string[] = [];
+    override tuneFor(weights: StorageType = "f32"): Promise<void> {
+      this.done.push(`tune for ${weights}`);
+      this.halfTiles = weights === "f16";
+      return Promise.resolve();
+    }
+    override prepare(kernels: readonly PlannedKernel[] = []): Promise<void> {
+      this.done.push(`compile ${halves(kernels) ? "halves" : "others"}`);
+      return Promise.resolve();
+    }
+  }
+  for (const weights of ["f32", "f16"] as const) {
+    using backend = new Choosing("gpu");
+    const options = { backend, weights, memoryBytes: 1e12 };
+    await using model = await open("tiny-scenes", options);
+    const half = weights === "f16";
+    assert.deepEqual(backend.done, [
+      `tune for ${weights}`,
+      `compile ${half ? "halves" : "others"}`,
+    ]);
+    const { request } = model.check(REQUEST);
+    assert.equal(halves((await model.plan(request)).kernels), half);
+  }
+});
 
 test("a model that is disposed says so", async () => {
   const model = await open("tiny-scenes", { backend: "cpu" });
