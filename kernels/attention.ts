@@ -49,6 +49,7 @@ import {
   wholeHeads,
 } from "./heads.ts";
 import { keySums } from "./key_sums.ts";
+import { fours, packedPair, packLines } from "./pack_lines.ts";
 import { softmaxColumns } from "./softmax.ts";
 
 const SCALE: Kernel = {
@@ -272,14 +273,19 @@ function attend(
     chunks.push([first, Math.min(chunk, queries - first)]);
   }
 
-  /** Scores of one chunk, keys by queries. */
-  const scores = (first: number, columns: number): Tensor => {
-    const s = backend.alloc([z, keys, columns]);
+  /** Scores of one chunk, keys (a line of `k`) by queries. */
+  const scores = (
+    k: Heads,
+    line: number,
+    first: number,
+    columns: number,
+  ): Tensor => {
+    const s = backend.alloc([z, line, columns]);
     gemm(
-      [keys, columns, width],
-      headMatrix(k, keys),
+      [line, columns, width],
+      headMatrix(k, line),
       headMatrix(q, queries, first),
-      { tensor: s, stride: columns, batchStride: keys * columns },
+      { tensor: s, stride: columns, batchStride: line * columns },
       { batch: z, a: "column", alpha: scale, work },
     );
     return s;
@@ -299,7 +305,7 @@ function attend(
   else if (texel) flashTexel(parts, flashShape, { stats, out });
   else {
     for (const [first, columns] of chunks) {
-      using s = scores(first, columns);
+      using s = scores(k, keys, first, columns);
       softmaxColumns(s, stats, { first, causal });
       options.edit?.(s, first);
       gemm(
@@ -357,20 +363,28 @@ function attend(
     const flags = { OUTPUT: Number(!!go), PROBE: Number(!!h) };
     using rows = attentionRows({ out, stats, go, h }, z, tokens);
     const sizes = { z, width, queries, keys, chunk, work };
+    // Where nothing goes to the keys, products come in fours if lines of zeros fill them up: these add nothing to dq.
+    const filled = keys % 4 !== 0 && !dk && !(go && dv) &&
+      backend.family === "software" && backend.kind !== "cpu";
+    const line = filled ? fours(keys) : keys;
+    using packed = filled
+      ? packLines(k, v, { heads: z, width, cells: keys })
+      : undefined;
+    const [key, value] = packed ? packedPair(packed, width) : [k, v];
     using toKeys = dk && keySums(q, dk, sizes);
     using toValues = go && dv && keySums(wholeHeads(go, width), dv, sizes);
     chunks.forEach(([first, columns]) => {
-      using s = scores(first, columns);
+      using s = scores(key, line, first, columns);
       using ds = backend.alloc(s.shape);
       const inChunk = {
         tensor: ds,
         stride: columns,
-        batchStride: keys * columns,
+        batchStride: line * columns,
       };
       if (go) {
         gemm(
-          [keys, columns, width],
-          headMatrix(v, keys),
+          [line, columns, width],
+          headMatrix(value, line),
           { tensor: go, ...perHead, offset: first },
           inChunk,
           { batch: z, a: "column", work },
@@ -378,23 +392,23 @@ function attend(
       }
       backend.dispatch(queries % 4 || causal ? GRAD_ONES : GRAD, {
         bind: [s, ds, rows, h ?? rows, probed ?? rows],
-        params: { batch: z, keys, columns, queries, first, tokens },
+        params: { batch: z, keys: line, columns, queries, first, tokens },
         constants: {
           ...flags,
           VALUES: Number(!!toValues),
           CAUSAL: Number(causal),
         },
         groups: [
-          runGroups(keys, columns)[0],
-          Math.ceil(keys / GRAD_KEYS),
+          runGroups(line, columns)[0],
+          Math.ceil(line / GRAD_KEYS),
           z,
         ],
       });
       toValues?.add(s, first, columns, 1);
       if (dq) {
         gemm(
-          [width, columns, keys],
-          headMatrix(k, keys),
+          [width, columns, line],
+          headMatrix(key, line),
           inChunk,
           headMatrix(dq, queries, first),
           { batch: z, alpha: scale, work },

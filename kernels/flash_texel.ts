@@ -19,7 +19,7 @@ import {
 import type { FlashBack, FlashShape } from "./flash_attention.ts";
 import { flashAttentionRef, flashGradRef } from "./flash_attention_ref.ts";
 import { headNames, headParams, type Heads, wholeHeads } from "./heads.ts";
-import { fours, packLines } from "./pack_lines.ts";
+import { fours, packedPair, packLines } from "./pack_lines.ts";
 import { constants, each, fill, once } from "./write_wgsl.ts";
 
 /** Dimensions of a head at most: it holds a number of each. */
@@ -206,10 +206,9 @@ function pairOf(
     return { tensor: x.tensor, parts: [x, y], [Symbol.dispose]() {} };
   }
   const tensor = packLines(x, y, { heads, width, cells });
-  const part = (first: number): Heads => ({ tensor, pitch: 2 * width, first });
   return {
     tensor,
-    parts: [part(0), part(width)],
+    parts: packedPair(tensor, width),
     [Symbol.dispose]: () => tensor.dispose(),
   };
 }

@@ -43,6 +43,15 @@ export function packLines(
   return out;
 }
 
+/** Where `packLines` puts the lines of both. */
+export function packedPair(
+  tensor: Tensor,
+  width: number,
+): readonly [x: Heads, y: Heads] {
+  const part = (first: number): Heads => ({ tensor, pitch: 2 * width, first });
+  return [part(0), part(width)];
+}
+
 /** The next multiple of 4. */
 export function fours(count: number): number {
   return 4 * Math.ceil(count / 4);

@@ -208,6 +208,12 @@ test("attention() matches its definition around the fours of the software family
     const c = { heads: 1, width, queries: [2052], keys: [1023], wrt: [0] };
     await checkAttention({ ...c, numeric: false });
   }
+  // Gradients on queries by products, with keys that come in no fours, in chunks of queries.
+  const wide = { batch: 2, heads: 2, width: 20, queries: [4, 6], keys: [9] };
+  const few = { ...wide, probe: [8, 2, 2], wrt: [0], chunkBytes: 1200 };
+  for (const seeded of [[0], [1], [0, 1]]) {
+    await checkAttention({ ...few, seeded });
+  }
   // Two heads at a time, and one on the way back.
   const pieces = { heads: 3, width: 16, queries: [65_532], keys: [5] };
   await checkAttention({ ...pieces, wrt: [0], numeric: false });
@@ -318,14 +324,18 @@ test("attention() keeps log-probabilities where the probability underflows", asy
 });
 
 test("attention() does not mind what fills up its keys where all scores are low", async () => {
-  const near = (seed: number, cells: number, mean: number): Input =>
-    input(seed, [1, 4, cells], 0.1, mean);
-  // Of about 4 * 20 * -10 / 2, whose exponential's inverse is past float32.
-  await checkOp("attention with scores of -400", {
-    inputs: [near(1, 4, 20), near(2, 5, -10), input(3, [1, 4, 5])],
-    wrt: [0],
-    forward: (q, k, v) => [attention(q!, k!, v!, { heads: 1 }).out],
-  }, { values: 400 * 20 * U, grads: 400 * 40 * U });
+  // Heads that keep no scores on the way back, and wider ones, with scores of about sqrt(width) * 20 * -10.
+  // Errors of dS meet the keys' mean, a hundred times what they differ by.
+  for (const [width, amplified] of [[4, 40], [20, 200]] as const) {
+    const near = (seed: number, cells: number, mean: number): Input =>
+      input(seed, [1, width, cells], 0.1, mean);
+    const score = 200 * Math.sqrt(width); // its exponential's inverse is past float32
+    await checkOp(`attention with scores of -${score}`, {
+      inputs: [near(1, 4, 20), near(2, 5, -10), input(3, [1, width, 5])],
+      wrt: [0],
+      forward: (q, k, v) => [attention(q!, k!, v!, { heads: 1 }).out],
+    }, { values: score * 20 * U, grads: score * amplified * U });
+  }
 });
 
 test("selfAttention() matches the definition for queries, keys and values in one tensor", async () => {
