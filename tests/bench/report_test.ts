@@ -8,6 +8,7 @@ import {
   meanRatio,
   ratio,
 } from "../../bench/kernels.ts";
+import { passBars, type PassResult } from "../../bench/passes.ts";
 import {
   atLeast,
   barLines,
@@ -52,6 +53,37 @@ test("atLeast() tells missed from not measured", () => {
     undefined,
   ]);
   assert.match(barLines(bars), /^PASS a: 2.00\nFAIL b: 0.500\nSKIP c/);
+});
+
+test("passBars() counts operations in both ways", () => {
+  const pass = (
+    kind: PassResult["kind"],
+    [flops, directFlops]: readonly [number, number],
+    seconds: readonly number[],
+    productSeconds: readonly number[],
+  ): PassResult => ({
+    kind,
+    work: { flops, directFlops, bytes: 0, dispatches: 0 },
+    seconds,
+    productSeconds,
+    products: [],
+  });
+  // Ratios of what is measured side by side; their medians are those of the second round.
+  const passes = [
+    pass("plain", [10, 16], [1, 1, 2], [0.9, 0.5, 0.6]),
+    pass("both", [20, 22], [2, 2, 2], [1.4, 1.5, 1.3]),
+    pass("guided", [20, 24], [1.9, 2, 4.1], [1, 1, 1]),
+  ];
+  const bars = passBars([{ name: "m", weights: "f32", passes }]);
+  assert.equal(
+    barLines(bars),
+    `PASS m: plain, one prompt, at least 70 % of its products' own rate, operations by the definition: 80 %
+PASS m: plain, both prompts, at least 70 % of its products' own rate, operations by the definition: 77 %
+FAIL m: guided inner step at most 1.15 times its FLOP ratio to a plain pass, operations by the definition: 1.33 (time 2.00, FLOPs 1.50)
+FAIL m: plain, one prompt, at least 70 % of its products' own rate, operations as done: 50 %
+PASS m: plain, both prompts, at least 70 % of its products' own rate, operations as done: 70 %
+PASS m: guided inner step at most 1.15 times its FLOP ratio to a plain pass, operations as done: 1.00 (time 2.00, FLOPs 2.00)`,
+  );
 });
 
 const SIDES = { own: "own", peers: ["jax-js", "ORT WebGPU"] };
