@@ -280,13 +280,14 @@ function attend(
     first: number,
     columns: number,
   ): Tensor => {
+    const needed = keys / line;
     const s = backend.alloc([z, line, columns]);
     gemm(
       [line, columns, width],
       headMatrix(k, line),
       headMatrix(q, queries, first),
       { tensor: s, stride: columns, batchStride: line * columns },
-      { batch: z, a: "column", alpha: scale, work },
+      { batch: z, a: "column", alpha: scale, work, needed },
     );
     return s;
   };
@@ -367,6 +368,7 @@ function attend(
     const filled = keys % 4 !== 0 && !dk && !(go && dv) &&
       backend.family === "software" && backend.kind !== "cpu";
     const line = filled ? fours(keys) : keys;
+    const needed = keys / line;
     using packed = filled
       ? packLines(k, v, { heads: z, width, cells: keys })
       : undefined;
@@ -387,7 +389,7 @@ function attend(
           headMatrix(value, line),
           { tensor: go, ...perHead, offset: first },
           inChunk,
-          { batch: z, a: "column", work },
+          { batch: z, a: "column", work, needed },
         );
       }
       backend.dispatch(queries % 4 || causal ? GRAD_ONES : GRAD, {
@@ -411,7 +413,7 @@ function attend(
           headMatrix(key, line),
           inChunk,
           headMatrix(dq, queries, first),
-          { batch: z, alpha: scale, work },
+          { batch: z, alpha: scale, work, needed },
         );
       }
       toKeys?.add(ds, first, columns, scale);

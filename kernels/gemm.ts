@@ -125,6 +125,8 @@ export interface GemmOptions {
    * batch is cut: kernels add up in different orders, and cutting must not change the result.
    */
   readonly work?: number;
+  /** Part of the product that is not with zeros which fill up lines, for those who count operations. Default 1. */
+  readonly needed?: number;
   /**
    * Which kernel; `auto` takes `tiled` in the gpu family, else `texel` where it pays (with a kernel of its
    * own for up to four columns), else `vec4` where sizes allow, else `any`. For tests.
@@ -216,6 +218,7 @@ export function gemm(
     shiftFirst: shift?.first ?? 0,
     shiftStride: shift?.stride ?? 0,
     alpha,
+    needed: options.needed ?? 1,
     flags: (bias ? 1 : 0) | (residual ? 2 : 0) | (accumulate ? 4 : 0) |
       (shift ? 8 : 0),
   };
