@@ -247,7 +247,6 @@ function definedFlops(
   flops: number,
 ): number {
   const { GRAD, BY_QUERY, VALUES = 0 } = constants;
-  const { needed = 1 } = params;
   if (name.startsWith("conv_tiled") && GRAD) {
     // Of a strided one, other taps meet the zeros between the cells of the gradient that comes in.
     const { height = 0, width = 0, toCells = 1 } = params;
@@ -265,6 +264,7 @@ function definedFlops(
     const results = ofKeys.slice(1).filter((x) => x).length;
     return flops * results / params["products"]!;
   }
+  const { needed = 1 } = params;
   return flops * needed;
 }
 

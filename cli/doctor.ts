@@ -189,7 +189,7 @@ async function selfTest(
 ): Promise<SelfTest> {
   try {
     const backend = await WebGpu.open({ device: choice, kernels });
-    // Known already but on processors that are made to run kernels for GPUs.
+    // As a model with 16-bit weights does on GPUs; processors that are made to run these kernels tell their times, too.
     if (backend.family === "gpu") await backend.chooseTiles();
     const { tileTimes, halfTiles } = backend;
     const { eps, seconds } = await unetPass(backend, signal);

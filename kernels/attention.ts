@@ -280,14 +280,13 @@ function attend(
     first: number,
     columns: number,
   ): Tensor => {
-    const needed = keys / line;
     const s = backend.alloc([z, line, columns]);
     gemm(
       [line, columns, width],
       headMatrix(k, line),
       headMatrix(q, queries, first),
       { tensor: s, stride: columns, batchStride: line * columns },
-      { batch: z, a: "column", alpha: scale, work, needed },
+      { batch: z, a: "column", alpha: scale, work, needed: keys / line },
     );
     return s;
   };

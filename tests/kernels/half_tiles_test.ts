@@ -119,12 +119,32 @@ test("halfTiles changes the kernels of 16-bit weights, and of the gpu family onl
 });
 
 if (BACKEND === "webgpu" && KERNELS === "gpu") {
+  test("WebGpu.tuneFor() times tiles for 16-bit weights, on GPUs alone", async () => {
+    const timed = async (
+      weights: "f32" | "f16",
+      isFallbackAdapter: boolean,
+      kernels: "gpu" | "software" = "gpu",
+    ): Promise<number> => {
+      using backend = await WebGpu.open({ device: DEVICE, kernels });
+      const { adapter } = backend;
+      const info = { ...adapter.info, isFallbackAdapter };
+      Object.defineProperty(backend, "adapter", {
+        value: { ...adapter, info },
+      });
+      let times = 0;
+      backend.chooseTiles = () => Promise.resolve(void times++);
+      await backend.tuneFor(weights);
+      return times;
+    };
+    assert.equal(await timed("f16", false), 1);
+    assert.equal(await timed("f32", false), 0);
+    assert.equal(await timed("f16", true), 0);
+    assert.equal(await timed("f16", false, "software"), 0);
+  });
+
   test("WebGpu.chooseTiles() takes what it measured, once", async () => {
     using first = await WebGpu.open({ device: DEVICE, kernels: "gpu" });
-    const { isFallbackAdapter } = first.adapter.info;
-    await first.tuneFor("f32");
-    if (isFallbackAdapter) await first.tuneFor("f16");
-    assert.equal(first.tileTimes, undefined);
+    assert.equal(first.tileTimes, undefined); // not by being opened
     await first.chooseTiles([32, 128, 32]);
     const times = first.tileTimes!; // llvmpipe has shader-f16, as GPUs have
     assert.ok(times.f32 > 0 && times.f16 > 0);
